@@ -1,0 +1,90 @@
+//! The boundary to a broker: what an adapter must be able to tell and do.
+//!
+//! An adapter keeps the agent's index true by a stream of [`ClientChange`]s and answers for live figures and
+//! kicks on demand. The stream is the only way into the index, so an adapter decides the order in which the
+//! index learns things; it should read a client's present state from the broker when it hears of an event,
+//! rather than build the state from the event, because then a late, doubled or lost event does no harm.
+//!
+//! Decided against: letting queries go to the broker. Brokers answer "all clients" in time linear in the
+//! clients, and none of them sorts or pages; see ARCHITECTURE.md, "Index identity, hydrate statistics".
+
+use async_trait::async_trait;
+use rollcall_proto::v1::{Client, Statistics};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+/// What an adapter tells the index. `Client` carries identity only: `node` and `statistics` are left empty and
+/// `ip_address` is canonical ([`rollcall_proto::address::to_wire`]).
+#[derive(Clone, Debug)]
+pub enum ClientChange {
+    /// The client has this state now: it connected, changed, or lost its connection and keeps its session.
+    Present(Client),
+    /// The session is over.
+    Ended(SessionRef),
+    /// Everything the broker has, taken at one moment. Sessions that are not in it are over.
+    Resync(Vec<Client>),
+    /// The broker cannot be asked at present; for people, without secrets. The index keeps what it has.
+    /// The next `Resync` says that all is well again.
+    BrokerFailed(String),
+}
+
+/// Names one session of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct SessionRef {
+    /// MQTT client identifier.
+    pub clientid: String,
+    /// The adapter's number for the session, never used again for another one.
+    pub session: u64,
+}
+
+/// How a kick ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kick {
+    /// The broker has neither connection nor session any more.
+    Kicked,
+    /// The broker had no such session.
+    NotFound,
+}
+
+/// What went wrong between agent and broker. Messages are for operators and hold no secret.
+#[derive(Debug, Error)]
+pub enum BrokerError {
+    /// The broker did not answer, or not in time.
+    #[error("the broker does not answer: {0}")]
+    Unavailable(String),
+    /// The broker refused or answered something unexpected.
+    #[error("the broker refused: {0}")]
+    Refused(String),
+}
+
+/// What is fixed about a broker while its agent runs.
+#[derive(Clone, Debug, Default)]
+pub struct BrokerInfo {
+    /// The adapter's name: embedded, file, synthetic, ...
+    pub kind: &'static str,
+    /// The broker's own version.
+    pub version: String,
+    /// See `DescribeResponse.capabilities`.
+    pub capabilities: Vec<String>,
+    /// Addresses MQTT clients can connect to, host:port.
+    pub mqtt_addresses: Vec<String>,
+}
+
+/// A broker node, seen through its adapter.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// What is fixed about it.
+    fn info(&self) -> &BrokerInfo;
+
+    /// Sends every change of its clients, beginning with a `Resync`, until the receiver is dropped. A full channel
+    /// is waited for, never skipped. Returns early only when the broker is gone for good.
+    async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError>;
+
+    /// The live figures of some sessions, in their order. `None`, or an absent field, where the broker cannot
+    /// tell or the session has ended.
+    async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>>;
+
+    /// Ends connection and session. When it returns `Kicked`, the broker has neither any more; the adapter
+    /// still reports the end of the session on its stream.
+    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError>;
+}
