@@ -1,0 +1,66 @@
+//! One question to many nodes at once.
+
+use std::collections::HashSet;
+use std::future::Future;
+use std::sync::Arc;
+
+use futures::future::join_all;
+
+use super::call::CallError;
+use super::node::Node;
+use crate::page::completeness::{Completeness, FailedNode};
+
+/// A node's answer.
+#[derive(Debug)]
+pub(super) struct Answer<T> {
+    pub node: Arc<Node>,
+    pub body: T,
+}
+
+/// Asks every node and waits for all of them; each call ends by its own deadline. The calls live in the caller's
+/// future, so that dropping a request cancels them.
+///
+/// Two answers under one name cannot both be right: rows could not be told apart nor kicks be routed. The first in
+/// the configuration's order stands, the other is a `protocol` failure.
+pub(super) async fn ask_all<T, F>(
+    nodes: &[Arc<Node>],
+    ask: impl Fn(Arc<Node>) -> F,
+) -> (Vec<Answer<T>>, Vec<(Arc<Node>, CallError)>)
+where
+    F: Future<Output = Result<(String, T), CallError>>,
+{
+    let outcomes = join_all(nodes.iter().map(|node| {
+        let call = ask(Arc::clone(node));
+        async move {
+            let outcome = call.await;
+            node.note(&outcome);
+            (Arc::clone(node), outcome)
+        }
+    }))
+    .await;
+    let mut names = HashSet::new();
+    let mut answers = Vec::with_capacity(nodes.len());
+    let mut failures = Vec::new();
+    for (node, outcome) in outcomes {
+        match outcome {
+            Ok((name, body)) if names.insert(name.clone()) => answers.push(Answer { node, body }),
+            Ok((name, _)) => {
+                tracing::error!(address = %node.address, %name, "two agents claim one node name");
+                failures.push((node, CallError::protocol(format!("another agent is {name} too"))));
+            }
+            Err(error) => failures.push((node, error)),
+        }
+    }
+    (answers, failures)
+}
+
+/// What an answer lacks, given the nodes that failed.
+pub(super) fn completeness(total: usize, mut failed: Vec<FailedNode>) -> Completeness {
+    failed.sort_by(|a, b| a.node.cmp(&b.node));
+    Completeness { total, answered: total - failed.len(), failed }
+}
+
+/// The nodes of some failures, as an answer names them.
+pub(super) fn failed_nodes(failures: &[(Arc<Node>, CallError)]) -> Vec<FailedNode> {
+    failures.iter().map(|(node, error)| node.failed(error.reason)).collect()
+}

@@ -1,0 +1,69 @@
+//! Every session under one client id, wherever it is.
+
+use std::sync::Arc;
+
+use rollcall_proto::{Order, v1};
+use tokio::time::Instant;
+
+use super::call::{self, CallError};
+use super::fanout::{self, Answer};
+use super::node::Node;
+use super::{Cluster, ClusterError, GetAnswer, Scope};
+use crate::page::completeness::Completeness;
+use crate::page::merge::{merge, own_rows};
+
+pub(super) async fn get(
+    cluster: &Cluster,
+    clientid: &str,
+    scope: &Scope,
+    deadline: Instant,
+) -> Result<GetAnswer, ClusterError> {
+    let nodes = cluster.in_scope(scope, deadline).await?;
+    let (answers, completeness) = locate(cluster, clientid, &nodes, true, cluster.reserve(deadline)).await?;
+    let rows = answers.into_iter().map(|answer| answer.body).collect();
+    let rows = merge(Order::default(), rows, 0, usize::MAX);
+    if rows.is_empty() && !completeness.is_whole() {
+        let clientid = clientid.to_owned();
+        return Err(ClusterError::NotFoundIncomplete { clientid, failed: completeness.failed });
+    }
+    Ok(GetAnswer { rows, completeness })
+}
+
+/// Asks every node for a client; one answer for each node that answered, with no rows where it has none.
+pub(super) async fn locate(
+    cluster: &Cluster,
+    clientid: &str,
+    nodes: &[Arc<Node>],
+    with_statistics: bool,
+    until: Instant,
+) -> Result<(Vec<Answer<Vec<v1::Client>>>, Completeness), ClusterError> {
+    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: !with_statistics };
+    let (answers, failures) = fanout::ask_all(nodes, |node| {
+        let message = &message;
+        async move {
+            call::read_by(until, cluster.retry_budget(), || receive(&node, message.clone(), until)).await
+        }
+    })
+    .await;
+    let completeness = fanout::completeness(nodes.len(), fanout::failed_nodes(&failures));
+    if answers.is_empty() {
+        return Err(ClusterError::NobodyAnswered { failed: completeness.failed });
+    }
+    Ok((answers, completeness))
+}
+
+async fn receive(
+    node: &Node,
+    message: v1::GetRequest,
+    until: Instant,
+) -> Result<(String, Vec<v1::Client>), CallError> {
+    let clientid = message.clientid.clone();
+    let answer = node.client().get(call::request(message, until)).await?.into_inner();
+    let name = node.identified(answer.identity)?;
+    let mut rows = answer.clients;
+    if rows.iter().any(|row| row.clientid != clientid) {
+        return Err(CallError::protocol("a row under another client id than asked for"));
+    }
+    own_rows(Order::default(), &name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
+    Ok((name, rows))
+}

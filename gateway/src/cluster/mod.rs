@@ -1,0 +1,347 @@
+//! The cluster as one: every operation of the API, over all nodes.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rollcall_proto::{Order, v1};
+use thiserror::Error;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use self::call::RetryBudget;
+use self::node::Node;
+use crate::page::completeness::{Completeness, FailedNode};
+
+mod call;
+mod fanout;
+mod get;
+mod kick;
+mod list;
+mod node;
+
+pub use self::node::InvalidNode;
+
+/// The nodes a request is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// Every expected node.
+    #[default]
+    All,
+    /// These, by name. Never empty.
+    Only(Vec<String>),
+}
+
+/// A page of a list, as asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListQuery {
+    /// Which clients.
+    pub filter: v1::Filter,
+    /// In which order.
+    pub order: Order,
+    /// From 1.
+    pub page: u64,
+    /// Rows a page, 0 to 10,000; 0 counts only.
+    pub limit: u32,
+    /// On which nodes.
+    pub scope: Scope,
+}
+
+/// A page of a list.
+#[derive(Clone, Debug)]
+pub struct ListAnswer {
+    /// Strictly increasing in the query's order; `node` is set in every row.
+    pub rows: Vec<v1::Client>,
+    /// Clients that match on the nodes that answered, exactly.
+    pub count: u64,
+    /// Whether the page refers to one state of each node.
+    pub consistent: bool,
+    /// Which nodes answered.
+    pub completeness: Completeness,
+}
+
+/// Everything the cluster has under one client id.
+#[derive(Clone, Debug)]
+pub struct GetAnswer {
+    /// One row a session, in default order; `node` is set.
+    pub rows: Vec<v1::Client>,
+    /// Which nodes answered. If no row was found and a node is missing, [`ClusterError::NotFoundIncomplete`] is given instead.
+    pub completeness: Completeness,
+}
+
+/// A kick that ended at least one session.
+#[derive(Clone, Debug)]
+pub struct KickAnswer {
+    /// Nodes that had the client and have it no more, sorted.
+    pub kicked_on: Vec<String>,
+    /// Which nodes answered.
+    pub completeness: Completeness,
+}
+
+/// One expected node, as last seen.
+#[derive(Clone, Debug)]
+pub struct NodeView {
+    /// Where the gateway reaches its agent, host:port.
+    pub address: String,
+    /// What the agent said last; absent if it never answered.
+    pub description: Option<v1::DescribeResponse>,
+    /// Whether the last probe was answered.
+    pub state: NodeState,
+    /// When an answer last came in.
+    pub last_seen: Option<SystemTime>,
+    /// What last went wrong, for people; `None` while all is well.
+    pub last_error: Option<String>,
+}
+
+/// Whether a node can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeState {
+    /// Not yet probed since the gateway started.
+    Unknown,
+    /// It answers.
+    Connected,
+    /// It answers, and says it is going away.
+    Draining,
+    /// It does not answer.
+    Unavailable,
+}
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ClusterError {
+    /// The scope names a node that is not of this cluster, and every node of the cluster is known by name.
+    #[error("there is no node {name:?}; the nodes are {}", known.join(", "))]
+    UnknownNode {
+        /// As asked for.
+        name: String,
+        /// The names of all nodes, sorted.
+        known: Vec<String>,
+    },
+    /// The scope names an unknown node, but some address has never told its node's name, so it may be that one.
+    #[error("node {name:?} is not known, and no agent has answered yet at {}", silent.join(", "))]
+    NodeNotYetKnown {
+        /// As asked for.
+        name: String,
+        /// The addresses that have not told a name.
+        silent: Vec<String>,
+    },
+    /// Not one node answered.
+    #[error("no node answered: {}", list_failed(failed))]
+    NobodyAnswered {
+        /// Every node and why.
+        failed: Vec<FailedNode>,
+    },
+    /// No answering node has the client, and some nodes did not answer, so that it cannot be said to be absent.
+    #[error("client {clientid:?} is on no node that answered, but some did not: {}", list_failed(failed))]
+    NotFoundIncomplete {
+        /// As asked for.
+        clientid: String,
+        /// The silent nodes and why.
+        failed: Vec<FailedNode>,
+    },
+    /// Every node answered and none has the client: the one case in which "not found" may be said.
+    #[error("client {clientid:?} is on no node")]
+    NotFound {
+        /// As asked for.
+        clientid: String,
+    },
+    /// The client took up a new session each time between being found and being kicked, so it was not kicked.
+    #[error("client {clientid:?} kept moving while it was being kicked and may still be connected")]
+    Moved {
+        /// As asked for.
+        clientid: String,
+    },
+    /// The node that has the client failed to kick it; whether it is gone is unknown if `reason` is a timeout.
+    #[error("node {} has client {clientid:?} and did not confirm the kick ({})", owner.node, owner.reason)]
+    OwnerFailed {
+        /// As asked for.
+        clientid: String,
+        /// The node that has the client and why it failed.
+        owner: FailedNode,
+    },
+}
+
+fn list_failed(failed: &[FailedNode]) -> String {
+    failed.iter().map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
+}
+
+/// The nodes and how to ask them. Cheap to clone; the background probes end with the last clone.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    nodes: Vec<Arc<Node>>,
+    retry_budget: RetryBudget,
+    /// Ends the probes when dropped.
+    _probes: AbortOnDrop,
+}
+
+#[derive(Debug)]
+struct AbortOnDrop(Vec<JoinHandle<()>>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Kept back from a request's time for merging and writing the answer: a tenth, at most this.
+const MOST_RESERVE: Duration = Duration::from_millis(250);
+
+impl Cluster {
+    /// Starts following the nodes at these addresses in the background. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`InvalidNode`] names an address or TLS setting that no connection can be made with.
+    pub fn start(settings: &ClusterSettings) -> Result<Self, InvalidNode> {
+        let nodes = settings
+            .nodes
+            .iter()
+            .map(|address| Node::new(address, settings).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let probes = nodes.iter().map(|node| tokio::spawn(follow(Arc::clone(node), settings.probe_interval)));
+        let probes = AbortOnDrop(probes.collect());
+        let inner = Inner { nodes, retry_budget: RetryBudget::default(), _probes: probes };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// One page.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`.
+    pub async fn list(&self, query: &ListQuery, deadline: Instant) -> Result<ListAnswer, ClusterError> {
+        list::list(self, query, deadline).await
+    }
+
+    /// Every session under a client id.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `NotFoundIncomplete`.
+    pub async fn get(
+        &self,
+        clientid: &str,
+        scope: &Scope,
+        deadline: Instant,
+    ) -> Result<GetAnswer, ClusterError> {
+        get::get(self, clientid, scope, deadline).await
+    }
+
+    /// Ends connection and session wherever they are.
+    ///
+    /// # Errors
+    /// All of [`ClusterError`].
+    pub async fn kick(
+        &self,
+        clientid: &str,
+        scope: &Scope,
+        deadline: Instant,
+    ) -> Result<KickAnswer, ClusterError> {
+        kick::kick(self, clientid, scope, deadline).await
+    }
+
+    /// Every expected node as last seen, in the order of the configuration.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<NodeView> {
+        self.inner.nodes.iter().map(|node| node.view()).collect()
+    }
+
+    fn retry_budget(&self) -> &RetryBudget {
+        &self.inner.retry_budget
+    }
+
+    /// The nodes a scope names. A name that is not known is looked for at the addresses that have not told theirs.
+    async fn in_scope(&self, scope: &Scope, deadline: Instant) -> Result<Vec<Arc<Node>>, ClusterError> {
+        let Scope::Only(names) = scope else { return Ok(self.inner.nodes.clone()) };
+        if names.iter().any(|name| self.named(name).is_none()) {
+            let until = self.share(deadline, 1, 2);
+            let unnamed = self.inner.nodes.iter().filter(|node| node.name().is_none());
+            futures::future::join_all(unnamed.map(|node| node.probe(until))).await;
+        }
+        let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(names.len());
+        for name in names {
+            let node = self.named(name).ok_or_else(|| self.unknown(name))?;
+            if !nodes.iter().any(|other| Arc::ptr_eq(other, &node)) {
+                nodes.push(node);
+            }
+        }
+        Ok(nodes)
+    }
+
+    fn named(&self, name: &str) -> Option<Arc<Node>> {
+        self.inner.nodes.iter().find(|node| node.name().as_deref() == Some(name)).cloned()
+    }
+
+    fn unknown(&self, name: &str) -> ClusterError {
+        let name = name.to_owned();
+        let silent = self.inner.nodes.iter().filter(|node| node.name().is_none());
+        let silent: Vec<String> = silent.map(|node| node.address.clone()).collect();
+        if !silent.is_empty() {
+            return ClusterError::NodeNotYetKnown { name, silent };
+        }
+        let mut known: Vec<String> = self.inner.nodes.iter().filter_map(|node| node.name()).collect();
+        known.sort();
+        ClusterError::UnknownNode { name, known }
+    }
+
+    /// The moment by which the last calls of a request must have ended.
+    fn reserve(&self, deadline: Instant) -> Instant {
+        let left = deadline.saturating_duration_since(Instant::now());
+        deadline - (left / 10).min(MOST_RESERVE)
+    }
+
+    /// The moment by which calls must have ended that may use this share of the time left, so that a silent node
+    /// leaves some to the calls that follow.
+    fn share(&self, deadline: Instant, numerator: u32, denominator: u32) -> Instant {
+        let now = Instant::now();
+        now + self.reserve(deadline).saturating_duration_since(now) * numerator / denominator
+    }
+}
+
+/// Probes a node now and at every interval.
+async fn follow(node: Arc<Node>, interval: Duration) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        // The outcome is noted by the node itself.
+        let _ = node.probe(Instant::now() + interval.min(MOST_PROBE_TIME)).await;
+    }
+}
+
+/// A probe that takes longer than this has failed.
+const MOST_PROBE_TIME: Duration = Duration::from_secs(2);
+
+/// What the cluster needs to know at start.
+#[derive(Clone, Debug)]
+pub struct ClusterSettings {
+    /// Agents' addresses, host:port, at least one, no two the same.
+    pub nodes: Vec<String>,
+    /// How to speak TLS to the agents; `None` speaks plain HTTP/2.
+    pub tls: Option<NodeTls>,
+    /// How often each node is probed.
+    pub probe_interval: Duration,
+    /// How long a connection may take to come up.
+    pub connect_timeout: Duration,
+}
+
+/// TLS towards the agents. PEM texts, not paths.
+#[derive(Clone)]
+pub struct NodeTls {
+    /// Certificates of the authorities that sign agents' certificates.
+    pub ca_pem: String,
+    /// The name agents' certificates must carry, where it is not the host of the address.
+    pub domain: Option<String>,
+    /// The gateway's own certificate chain and key, if agents ask for one.
+    pub identity_pem: Option<(String, String)>,
+}
+
+impl std::fmt::Debug for NodeTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key must not reach a log.
+        f.debug_struct("NodeTls").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}

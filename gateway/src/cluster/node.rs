@@ -1,0 +1,200 @@
+//! One expected node: its address, its channel, and what was last heard of it.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use rollcall_proto::v1::node_client::NodeClient;
+use rollcall_proto::{MAX_MESSAGE_BYTES, Reason, v1};
+use thiserror::Error;
+use tokio::time::Instant;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+use super::call::{self, CallError};
+use super::{ClusterSettings, NodeState, NodeView};
+use crate::page::completeness::FailedNode;
+
+/// Settings that no channel can be made from.
+#[derive(Debug, Error)]
+pub enum InvalidNode {
+    /// The address is not host:port.
+    #[error("node {address:?} is not an address, expected host:port: {source}")]
+    Address {
+        /// As configured.
+        address: String,
+        /// What tonic says.
+        source: tonic::transport::Error,
+    },
+    /// The TLS material cannot be used.
+    #[error("TLS to node {address:?} cannot be set up: {source}")]
+    Tls {
+        /// As configured.
+        address: String,
+        /// What tonic says.
+        source: tonic::transport::Error,
+    },
+}
+
+/// An expected node. It stays one, with its last known name, while its agent is away.
+#[derive(Debug)]
+pub(super) struct Node {
+    /// host:port of the agent.
+    pub address: String,
+    client: NodeClient<Channel>,
+    seen: Mutex<Seen>,
+}
+
+/// What was last heard.
+#[derive(Debug)]
+struct Seen {
+    name: Option<String>,
+    description: Option<v1::DescribeResponse>,
+    state: NodeState,
+    last_seen: Option<SystemTime>,
+    last_error: Option<String>,
+}
+
+impl Node {
+    /// Makes the node's one channel. It connects when first used and again whenever it is used after it broke, so
+    /// the probe that runs every few seconds is the background reconnect.
+    pub(super) fn new(address: &str, settings: &ClusterSettings) -> Result<Self, InvalidNode> {
+        let scheme = if settings.tls.is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|source| InvalidNode::Address { address: address.to_owned(), source })?
+            .connect_timeout(settings.connect_timeout)
+            .tcp_nodelay(true)
+            // Without pings a channel into a healed partition stays dead until TCP gives up, minutes later.
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(3))
+            .keep_alive_while_idle(true);
+        if let Some(tls) = &settings.tls {
+            let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
+            if let Some(domain) = &tls.domain {
+                config = config.domain_name(domain);
+            }
+            if let Some((certificate, key)) = &tls.identity_pem {
+                config = config.identity(Identity::from_pem(certificate, key));
+            }
+            endpoint = endpoint
+                .tls_config(config)
+                .map_err(|source| InvalidNode::Tls { address: address.to_owned(), source })?;
+        }
+        let client = NodeClient::new(endpoint.connect_lazy())
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Self {
+            address: address.to_owned(),
+            client,
+            seen: Mutex::new(Seen {
+                name: None,
+                description: None,
+                state: NodeState::Unknown,
+                last_seen: None,
+                last_error: None,
+            }),
+        })
+    }
+
+    /// The node's stub; clones share the channel.
+    pub(super) fn client(&self) -> NodeClient<Channel> {
+        self.client.clone()
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // What was last heard is whole at every moment, so a panic elsewhere does not spoil it.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The name its agent told last.
+    pub(super) fn name(&self) -> Option<String> {
+        self.seen().name.clone()
+    }
+
+    /// The name, or the address until one was told.
+    pub(super) fn label(&self) -> String {
+        self.name().unwrap_or_else(|| self.address.clone())
+    }
+
+    /// How an answer that lacks this node names it.
+    pub(super) fn failed(&self, reason: Reason) -> FailedNode {
+        FailedNode { node: self.label(), reason }
+    }
+
+    /// How many clients it said it has; `None` before it said so.
+    pub(super) fn last_count(&self) -> Option<u64> {
+        self.seen().description.as_ref().map(|description| description.clients)
+    }
+
+    pub(super) fn view(&self) -> NodeView {
+        let seen = self.seen();
+        NodeView {
+            address: self.address.clone(),
+            description: seen.description.clone(),
+            state: seen.state,
+            last_seen: seen.last_seen,
+            last_error: seen.last_error.clone(),
+        }
+    }
+
+    /// Takes in the identity that an answer came with, and gives the name.
+    pub(super) fn identified(&self, identity: Option<v1::Identity>) -> Result<String, CallError> {
+        let name = identity.map(|identity| identity.name).unwrap_or_default();
+        if name.is_empty() {
+            return Err(CallError::protocol("the answer names no node"));
+        }
+        let mut seen = self.seen();
+        if seen.name.as_ref() != Some(&name) {
+            if let Some(old) = &seen.name {
+                tracing::warn!(address = %self.address, %old, %name, "node changed its name");
+            }
+            seen.name = Some(name.clone());
+        }
+        Ok(name)
+    }
+
+    /// Notes how a call ended. A node that is at its limit answers all the same.
+    pub(super) fn note<T>(&self, outcome: &Result<T, CallError>) {
+        let label = self.label();
+        let mut seen = self.seen();
+        match outcome {
+            Ok(_) => {
+                seen.last_seen = Some(SystemTime::now());
+                if seen.state != NodeState::Connected && seen.state != NodeState::Draining {
+                    tracing::info!(node = %label, address = %self.address, "node answers");
+                    seen.state = NodeState::Connected;
+                    seen.last_error = None;
+                }
+            }
+            Err(error) if error.snapshot_gone => {}
+            Err(error) => {
+                let state = match error.reason {
+                    Reason::Draining => NodeState::Draining,
+                    Reason::Overloaded => seen.state,
+                    Reason::Unreachable | Reason::Timeout | Reason::Protocol => NodeState::Unavailable,
+                };
+                if seen.state == state && state != NodeState::Unavailable {
+                    tracing::debug!(node = %label, address = %self.address, %error, "call failed");
+                } else if seen.state != state {
+                    tracing::warn!(node = %label, address = %self.address, %error, "node does not answer");
+                }
+                seen.state = state;
+                seen.last_error = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Asks the agent who it is and how it fares.
+    pub(super) async fn probe(&self, until: Instant) -> Result<(), CallError> {
+        let outcome = call::by(until, async {
+            let request = call::request(v1::DescribeRequest {}, until);
+            Ok(self.client().describe(request).await?.into_inner())
+        })
+        .await
+        .and_then(|description| self.identified(description.identity.clone()).map(|_| description));
+        self.note(&outcome);
+        let description = outcome?;
+        let mut seen = self.seen();
+        seen.state = if description.draining { NodeState::Draining } else { NodeState::Connected };
+        seen.description = Some(description);
+        Ok(())
+    }
+}

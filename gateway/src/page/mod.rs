@@ -1,0 +1,6 @@
+//! The pure core of a page: which ranks of which node make it up ([`select`]), how sorted rows become one list
+//! ([`merge`]), and what an answer lacks ([`completeness`]). Nothing here knows a network, a task or a clock.
+
+pub mod completeness;
+pub mod merge;
+pub mod select;

@@ -1,0 +1,483 @@
+//! Fence-key selection: which ranks of which node make up one page of the merged list, without shipping the rows
+//! before it.
+//!
+//! Every node keeps its matching clients sorted, so a rank of the cluster-wide list is a k-way selection problem.
+//! A [`Selection`] holds, for each node, the range of local ranks that may still belong to the page. In each wave
+//! every node is asked for up to [`Selection::fences`] evenly spaced keys of its range, with their exact local
+//! ranks. Putting all fences in order bounds each fence's rank in the merged list from both sides: of another
+//! node's rows, at least those up to its last smaller fence and at most those before its next one come before it.
+//! A fence whose upper bound is at or below the page's first rank pushes its node's start up; one whose lower bound
+//! is at or past the page's end pulls its node's end down. When what is left is not much more than the page, the
+//! ranges are fetched and merged.
+//!
+//! Bounds, asserted in tests:
+//! - the two bounds of a fence differ by at most one fence gap a node, so a wave leaves at most the page plus two
+//!   gaps and two rows a node: the ranges shrink by about `fences / 2` a wave, whatever the distribution;
+//! - a range no longer than the fences is resolved exactly by its next wave, so a selection always ends: over 3
+//!   nodes of 1,000,000 clients in 3 waves, over 200 nodes of 100,000 in 4, the fetch included;
+//! - a fetch asks for at most `3 * limit + 100 * nodes` rows in all, and never for more than that of one node.
+//!
+//! Known before as multi-way selection by splitters (Varman et al., "Merging multiple lists on hierarchical-memory
+//! multiprocessors", 1991). Decided against: `offset / nodes` from each node and one correction, which is wrong
+//! (A = 1..10, B = 101..110, offset 4, limit 2 gives 101, 102 where 5, 6 is right), and shipping `offset + limit`
+//! rows from every node, whose cost grows with depth.
+
+use std::ops::Range;
+
+use rollcall_proto::{KeyRef, MAX_FENCES, Order};
+use thiserror::Error;
+
+/// The fewest fences a node is asked for a wave; with few nodes more are asked for, which saves waves.
+const MIN_FENCES: u32 = 64;
+
+/// About how many fences a wave brings in all, while that leaves each node between the least and the most.
+const FENCES_PER_WAVE: usize = 2048;
+
+/// The state of one selection. Nodes are known by their index.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    order: Order,
+    offset: u64,
+    limit: u64,
+    fences: u32,
+    waves: u32,
+    changing: bool,
+    nodes: Vec<NodeRange>,
+}
+
+#[derive(Clone, Debug)]
+struct NodeRange {
+    /// Matching clients of the node; known after its first survey.
+    count: Option<u64>,
+    /// Local ranks that may still be in the page.
+    active: Range<u64>,
+}
+
+/// A node's answer to a survey, as far as the selection reads it.
+#[derive(Clone, Debug)]
+pub struct Surveyed<'a> {
+    /// Matching clients of the node.
+    pub count: u64,
+    /// Keys with their local ranks, ascending.
+    pub fences: Vec<(u64, KeyRef<'a>)>,
+}
+
+/// What to ask next. One entry a node, by index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Fences of these ranges of local ranks; nothing need be asked of a node whose range is empty, but in the
+    /// first wave every node is asked, for its count.
+    Survey(Vec<Range<u64>>),
+    /// The rows of these ranges; then merge them, skip `skip`, keep `take`.
+    Fetch {
+        /// Local ranks by node.
+        windows: Vec<Range<u64>>,
+        /// Rows of the merged windows before the page.
+        skip: u64,
+        /// Rows of the page.
+        take: u64,
+    },
+}
+
+/// A survey that no sorted set of clients can give.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{what}")]
+pub struct Inconsistent {
+    /// Index of the node that gave it.
+    pub node: usize,
+    /// What is wrong with it.
+    pub what: &'static str,
+}
+
+impl Selection {
+    /// A selection of the ranks `offset .. offset + limit` over that many nodes.
+    #[must_use]
+    pub fn new(order: Order, offset: u64, limit: u32, nodes: usize) -> Self {
+        let fair_share = u32::try_from(FENCES_PER_WAVE / nodes.max(1)).unwrap_or(MAX_FENCES);
+        Self {
+            order,
+            offset,
+            limit: limit.into(),
+            fences: fair_share.clamp(MIN_FENCES, MAX_FENCES),
+            waves: 0,
+            changing: false,
+            nodes: vec![NodeRange { count: None, active: 0..u64::MAX }; nodes],
+        }
+    }
+
+    /// The same over nodes that may change between waves: the page is then as near as can be, not exact.
+    #[must_use]
+    pub fn over_changing_nodes(self) -> Self {
+        Self { changing: true, ..self }
+    }
+
+    /// Whether nodes may change between waves.
+    #[must_use]
+    pub fn is_over_changing_nodes(&self) -> bool {
+        self.changing
+    }
+
+    /// Fences to ask each node for, per wave.
+    #[must_use]
+    pub fn fences(&self) -> u32 {
+        self.fences
+    }
+
+    /// Surveys taken in so far.
+    #[must_use]
+    pub fn waves(&self) -> u32 {
+        self.waves
+    }
+
+    /// Matching clients of all nodes; 0 before the first survey.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.nodes.iter().filter_map(|node| node.count).fold(0, u64::saturating_add)
+    }
+
+    /// What to ask next.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        let ranges: Vec<_> = self.nodes.iter().map(|node| node.active.clone()).collect();
+        if self.nodes.iter().any(|node| node.count.is_none()) {
+            return Step::Survey(ranges);
+        }
+        let (skip, take) = self.target();
+        if take == 0 {
+            let windows = self.nodes.iter().map(|_| 0..0).collect();
+            return Step::Fetch { windows, skip: 0, take: 0 };
+        }
+        let most = 3 * self.limit + 100 * self.nodes.len() as u64;
+        if self.active_total() <= most {
+            Step::Fetch { windows: ranges, skip, take }
+        } else {
+            Step::Survey(ranges)
+        }
+    }
+
+    /// Narrows every node's range by one wave of answers, one a node by index; `None` where nothing was asked.
+    ///
+    /// # Errors
+    /// [`Inconsistent`] names a node whose answer cannot be true; the selection must then start again without it.
+    pub fn narrow(&mut self, wave: &[Option<Surveyed<'_>>]) -> Result<(), Inconsistent> {
+        self.waves += 1;
+        for (index, answer) in wave.iter().enumerate() {
+            let Some(answer) = answer else { continue };
+            self.take_count(index, answer.count)?;
+            self.check_fences(index, &answer.fences)?;
+        }
+        let none = Vec::new();
+        let fences: Vec<&Vec<(u64, KeyRef<'_>)>> =
+            wave.iter().map(|answer| answer.as_ref().map_or(&none, |answer| &answer.fences)).collect();
+        let (skip, take) = self.target();
+        let page_end = skip.saturating_add(take);
+        let mut narrowed: Vec<Range<u64>> = self.nodes.iter().map(|node| node.active.clone()).collect();
+        for fence in self.bounds(&fences) {
+            let range = &mut narrowed[fence.node];
+            if fence.at_most <= skip {
+                // Rows before the fence come before the page; so does the fence itself if it is strictly before it.
+                range.start = range.start.max(fence.rank + u64::from(fence.at_most < skip));
+            }
+            if fence.at_least >= page_end {
+                range.end = range.end.min(fence.rank);
+            }
+        }
+        for (node, range) in self.nodes.iter_mut().zip(narrowed) {
+            node.active = range.start..range.end.max(range.start);
+        }
+        Ok(())
+    }
+
+    fn take_count(&mut self, index: usize, count: u64) -> Result<(), Inconsistent> {
+        let node = &mut self.nodes[index];
+        match node.count {
+            None => {
+                node.count = Some(count);
+                node.active = 0..count;
+                Ok(())
+            }
+            Some(known) if known == count => Ok(()),
+            Some(_) if self.changing => {
+                node.count = Some(count);
+                node.active.end = node.active.end.min(count);
+                node.active.start = node.active.start.min(node.active.end);
+                Ok(())
+            }
+            Some(_) => Err(Inconsistent { node: index, what: "the count of one snapshot changed" }),
+        }
+    }
+
+    /// An answer must look like evenly spaced keys of a sorted range. That is all that `narrow` relies on to make
+    /// progress, so a node that lies about its keys can spoil the order of its own rows, but not the end.
+    fn check_fences(&self, index: usize, fences: &[(u64, KeyRef<'_>)]) -> Result<(), Inconsistent> {
+        let fault = |what| Err(Inconsistent { node: index, what });
+        let active = &self.nodes[index].active;
+        let length = active.end - active.start;
+        let expected = length.min(self.fences.into());
+        if fences.len() as u64 != expected {
+            return fault("a survey with another number of fences than its range allows");
+        }
+        let Some(((first, _), (last, _))) = fences.first().zip(fences.last()) else { return Ok(()) };
+        let widest = 2 * length.div_ceil(expected);
+        if *first != active.start || *last >= active.end || active.end - last > widest {
+            return fault("fences that do not span the range asked for");
+        }
+        for pair in fences.windows(2) {
+            let ((rank, key), (next_rank, next_key)) = (&pair[0], &pair[1]);
+            if next_rank <= rank || next_rank - rank > widest {
+                return fault("fences that are not evenly spaced");
+            }
+            if self.order.compare(key, next_key).is_ge() {
+                return fault("fences that are not in order");
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the page lies in the merged active ranges: ranks to skip, ranks to take.
+    fn target(&self) -> (u64, u64) {
+        let take = self.limit.min(self.total().saturating_sub(self.offset));
+        let dropped: u64 = self.nodes.iter().map(|node| node.active.start).sum();
+        (self.offset.saturating_sub(dropped), take)
+    }
+
+    fn active_total(&self) -> u64 {
+        self.nodes.iter().map(|node| node.active.end - node.active.start).sum()
+    }
+
+    /// Bounds on every fence's rank among the merged active rows.
+    fn bounds(&self, fences: &[&Vec<(u64, KeyRef<'_>)>]) -> Vec<Bounds> {
+        let mut merged: Vec<(KeyRef<'_>, usize, u64)> = fences
+            .iter()
+            .enumerate()
+            .flat_map(|(node, fences)| fences.iter().map(move |(rank, key)| (*key, node, *rank)))
+            .collect();
+        merged.sort_by(|a, b| self.order.compare(&a.0, &b.0));
+
+        // Walking up the merged fences, what is known of each node's rows before the present key: at least those
+        // up to its last fence passed, at most those before its next fence. Both only grow.
+        let mut at_least = vec![0; self.nodes.len()];
+        let mut at_most = vec![0; self.nodes.len()];
+        let mut passed = vec![0; self.nodes.len()];
+        let (mut least_sum, mut most_sum) = (0, 0);
+        let mut bounds = Vec::with_capacity(merged.len());
+        for (_, node, rank) in merged {
+            let active = &self.nodes[node].active;
+            let own = rank - active.start;
+            bounds.push(Bounds {
+                node,
+                rank,
+                at_least: least_sum - at_least[node] + own,
+                at_most: most_sum - at_most[node] + own,
+            });
+            passed[node] += 1;
+            let next = fences[node].get(passed[node]).map_or(active.end, |(rank, _)| *rank);
+            least_sum += own + 1 - at_least[node];
+            most_sum += next - active.start - at_most[node];
+            at_least[node] = own + 1;
+            at_most[node] = next - active.start;
+        }
+        bounds
+    }
+}
+
+/// A fence and between which ranks of the merged active rows it lies, both inclusive.
+struct Bounds {
+    node: usize,
+    rank: u64,
+    at_least: u64,
+    at_most: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rollcall_proto::SortField;
+
+    use super::*;
+
+    /// A node is a sorted list of numbers; number and node make the key.
+    struct Cluster {
+        names: Vec<String>,
+        nodes: Vec<Vec<i64>>,
+    }
+
+    const ORDER: Order = Order { field: SortField::ConnectedAt, descending: false };
+
+    impl Cluster {
+        fn new(mut nodes: Vec<Vec<i64>>) -> Self {
+            for rows in &mut nodes {
+                rows.sort_unstable();
+            }
+            let names = (0..nodes.len()).map(|node| format!("n{node:03}")).collect();
+            Self { names, nodes }
+        }
+
+        fn key(&self, node: usize, rank: u64) -> KeyRef<'_> {
+            let value = self.nodes[node][rank as usize];
+            KeyRef {
+                value: Some(rollcall_proto::order::ValueRef::Number(value)),
+                clientid: "",
+                node: &self.names[node],
+                session: rank,
+            }
+        }
+
+        fn survey(&self, node: usize, range: &Range<u64>, fences: u32) -> Surveyed<'_> {
+            let count = self.nodes[node].len() as u64;
+            let (start, end) = (range.start.min(count), range.end.min(count));
+            let length = end - start;
+            let picked = length.min(fences.into());
+            let fences = (0..picked)
+                .map(|k| start + k * length / picked)
+                .map(|rank| (rank, self.key(node, rank)))
+                .collect();
+            Surveyed { count, fences }
+        }
+
+        /// Runs a selection to its end: the page's keys, waves with the fetch, rows shipped.
+        fn page(&self, offset: u64, limit: u32) -> (Vec<(usize, u64)>, u32, u64) {
+            let mut selection = Selection::new(ORDER, offset, limit, self.nodes.len());
+            loop {
+                match selection.step() {
+                    Step::Survey(ranges) => {
+                        let fences = selection.fences();
+                        let wave: Vec<_> = ranges
+                            .iter()
+                            .enumerate()
+                            .map(|(node, range)| Some(self.survey(node, range, fences)))
+                            .collect();
+                        selection.narrow(&wave).unwrap();
+                    }
+                    Step::Fetch { windows, skip, take } => {
+                        let shipped = windows.iter().map(|window| window.end - window.start).sum();
+                        let mut rows: Vec<(usize, u64)> = windows
+                            .iter()
+                            .enumerate()
+                            .flat_map(|(node, window)| window.clone().map(move |rank| (node, rank)))
+                            .collect();
+                        rows.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
+                        let page = rows.into_iter().skip(skip as usize).take(take as usize).collect();
+                        return (page, selection.waves() + 1, shipped);
+                    }
+                }
+            }
+        }
+
+        fn model(&self, offset: u64, limit: u32) -> Vec<(usize, u64)> {
+            let mut all: Vec<(usize, u64)> = self
+                .nodes
+                .iter()
+                .enumerate()
+                .flat_map(|(node, rows)| (0..rows.len() as u64).map(move |rank| (node, rank)))
+                .collect();
+            all.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
+            all.into_iter().skip(offset as usize).take(limit as usize).collect()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn a_page_equals_the_one_list(
+            nodes in proptest::collection::vec(proptest::collection::vec(0..400_i64, 0..900), 1..7),
+            offset in 0..4000_u64, limit in 0..40_u32,
+        ) {
+            let cluster = Cluster::new(nodes);
+            let (page, _, shipped) = cluster.page(offset, limit);
+            prop_assert_eq!(page, cluster.model(offset, limit));
+            prop_assert!(shipped <= 3 * u64::from(limit) + 100 * cluster.nodes.len() as u64);
+        }
+
+        /// Range-partitioned and heavily skewed nodes, where shares of the offset say nothing.
+        #[test]
+        fn a_page_equals_the_one_list_however_rows_are_spread(
+            sizes in proptest::collection::vec(0..3000_usize, 2..6), overlap in 0..2000_i64,
+            offset in 0..12000_u64, limit in 1..200_u32,
+        ) {
+            let mut base = 0;
+            let nodes = sizes.iter().map(|&size| {
+                let rows = (0..size as i64).map(|row| base + row).collect();
+                base += size as i64 - overlap;
+                rows
+            }).collect();
+            let cluster = Cluster::new(nodes);
+            prop_assert_eq!(cluster.page(offset, limit).0, cluster.model(offset, limit));
+        }
+    }
+
+    #[test]
+    fn the_popular_second_query_is_wrong_and_this_is_right() {
+        let cluster = Cluster::new(vec![(1..=10).collect(), (101..=110).collect()]);
+        let values: Vec<i64> =
+            cluster.page(4, 2).0.iter().map(|&(node, rank)| cluster.nodes[node][rank as usize]).collect();
+        assert_eq!(values, [5, 6]);
+    }
+
+    #[test]
+    fn depth_costs_few_waves_and_about_a_page_of_rows() {
+        let even = |nodes: i64, rows: i64| {
+            Cluster::new((0..nodes).map(|node| (0..rows).map(|row| row * nodes + node).collect()).collect())
+        };
+        let partitioned = |nodes: i64, rows: i64| {
+            Cluster::new((0..nodes).map(|node| (0..rows).map(|row| node * rows + row).collect()).collect())
+        };
+        let all_equal = Cluster::new(vec![vec![7; 200_000]; 3]);
+        for (name, cluster, most_waves) in [
+            ("3 x 1M even", even(3, 1_000_000), 3),
+            ("3 x 1M partitioned", partitioned(3, 1_000_000), 3),
+            ("3 x 200k equal", all_equal, 3),
+            ("200 x 10k even", even(200, 10_000), 4),
+            ("200 x 10k partitioned", partitioned(200, 10_000), 4),
+        ] {
+            let total: u64 = cluster.nodes.iter().map(|rows| rows.len() as u64).sum();
+            for offset in [0, total / 3, total / 2, total - 100, total - 1, total] {
+                let (page, waves, shipped) = cluster.page(offset, 100);
+                assert_eq!(page.len() as u64, 100.min(total - offset), "{name}, offset {offset}");
+                assert!(waves <= most_waves, "{name}, offset {offset}: {waves} waves");
+                assert!(shipped <= 300 + 100 * cluster.nodes.len() as u64, "{name}: {shipped} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn an_offset_past_the_end_ships_nothing() {
+        let cluster = Cluster::new(vec![(0..500).collect(), (0..500).collect()]);
+        for offset in [1000, 1001, u64::MAX] {
+            assert_eq!(cluster.page(offset, 10), (vec![], 2, 0), "offset {offset}");
+        }
+    }
+
+    #[test]
+    fn a_survey_that_cannot_be_true_names_its_node() {
+        let cluster = Cluster::new(vec![(0..1000).collect(), (0..1000).collect()]);
+        let honest = |fences| {
+            vec![0, 1]
+                .into_iter()
+                .map(|node| Some(cluster.survey(node, &(0..1000), fences)))
+                .collect::<Vec<_>>()
+        };
+        let refused = |spoil: &dyn Fn(&mut Surveyed<'_>)| {
+            let mut selection = Selection::new(ORDER, 500, 10, 2);
+            let mut wave = honest(selection.fences());
+            spoil(wave[1].as_mut().unwrap());
+            selection.narrow(&wave).unwrap_err()
+        };
+        assert_eq!(refused(&|survey| survey.fences.reverse()).node, 1);
+        assert_eq!(refused(&|survey| survey.fences.truncate(3)).node, 1);
+        assert_eq!(refused(&|survey| survey.count = 5000).node, 1);
+        assert_eq!(
+            refused(&|survey| survey.fences[7].1 = survey.fences[2].1).what,
+            "fences that are not in order"
+        );
+        assert_eq!(refused(&|survey| survey.fences[7].0 = 900).what, "fences that are not evenly spaced");
+        let mut selection = Selection::new(ORDER, 500, 10, 2);
+        selection.narrow(&honest(selection.fences())).unwrap();
+        let mut second = honest(selection.fences());
+        second[0].as_mut().unwrap().count = 999;
+        assert_eq!(
+            selection.narrow(&second).unwrap_err(),
+            Inconsistent { node: 0, what: "the count of one snapshot changed" }
+        );
+    }
+}

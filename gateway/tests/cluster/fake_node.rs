@@ -1,0 +1,241 @@
+//! A node-agent that holds its rows in a sorted Vec and can be told to misbehave.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use rollcall_proto::v1::kick_response::Outcome;
+use rollcall_proto::v1::node_server::{Node, NodeServer};
+use rollcall_proto::{Matcher, Order, REASON_METADATA, v1};
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::{Request, Response, Status};
+
+/// What a node does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    Honest,
+    /// Takes a call and never answers.
+    Hang,
+    /// Answers Describe, hangs in everything else.
+    HangInQueries,
+    /// Sends the first chunk of a list and then nothing.
+    HangMidway,
+    Draining,
+    Overloaded,
+    /// Rows in descending order where ascending was asked for.
+    Unsorted,
+    /// Rows under another node's name.
+    ForeignRows,
+    /// One row more than asked for.
+    TooManyRows,
+    /// Answers without identity.
+    Nameless,
+    /// Surveys with keys in disorder.
+    LyingSurvey,
+    /// Every snapshot is gone when it is used.
+    ForgetsSnapshots,
+    /// Kicks find another session than the one located.
+    Reconnected,
+    /// A kick is never answered.
+    HangInKick,
+}
+
+#[derive(Debug)]
+pub(crate) struct FakeNode {
+    pub(crate) name: String,
+    pub(crate) rows: Vec<v1::Client>,
+    pub(crate) behaviour: Behaviour,
+    pub(crate) calls: Calls,
+}
+
+/// Calls taken, by kind.
+#[derive(Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) surveys: AtomicUsize,
+    pub(crate) lists: AtomicUsize,
+    pub(crate) rows_sent: AtomicUsize,
+    pub(crate) kicks: AtomicUsize,
+}
+
+impl FakeNode {
+    pub(crate) fn new(name: &str, rows: Vec<v1::Client>, behaviour: Behaviour) -> Arc<Self> {
+        Arc::new(Self { name: name.to_owned(), rows, behaviour, calls: Calls::default() })
+    }
+
+    /// Serves on a free loopback port until the runtime ends.
+    pub(crate) async fn serve(self: &Arc<Self>) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = NodeServer::new(Service(Arc::clone(self)));
+        tokio::spawn(
+            tonic::transport::Server::builder()
+                .add_service(service)
+                .serve_with_incoming(TcpListenerStream::new(listener)),
+        );
+        address
+    }
+
+    fn identity(&self) -> Option<v1::Identity> {
+        let name = if self.behaviour == Behaviour::Nameless { String::new() } else { self.name.clone() };
+        Some(v1::Identity { name, incarnation: 1 })
+    }
+
+    fn matching(&self, filter: Option<v1::Filter>, order: Order) -> Vec<v1::Client> {
+        let matcher = Matcher::new(filter.unwrap_or_default()).unwrap();
+        let mut rows: Vec<v1::Client> =
+            self.rows.iter().filter(|row| matcher.matches(&row.as_client_ref())).cloned().collect();
+        for row in &mut rows {
+            row.node.clone_from(&self.name);
+        }
+        rows.sort_by(|a, b| order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref())));
+        rows
+    }
+
+    async fn misbehave(&self) -> Result<(), Status> {
+        let refusal = |status: Status, reason: &'static str| {
+            let mut status = status;
+            status.metadata_mut().insert(REASON_METADATA, reason.parse().unwrap());
+            Err(status)
+        };
+        match self.behaviour {
+            Behaviour::Hang | Behaviour::HangInQueries => std::future::pending().await,
+            Behaviour::Draining => refusal(Status::unavailable("going away"), "draining"),
+            Behaviour::Overloaded => refusal(Status::resource_exhausted("busy"), "overloaded"),
+            _ => Ok(()),
+        }
+    }
+}
+
+struct Service(Arc<FakeNode>);
+
+fn order_of(order: Option<v1::Order>) -> Order {
+    order.map(|order| Order::try_from(order).unwrap()).unwrap_or_default()
+}
+
+#[tonic::async_trait]
+impl Node for Service {
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        if self.0.behaviour == Behaviour::Hang {
+            std::future::pending::<()>().await;
+        }
+        Ok(Response::new(v1::DescribeResponse {
+            identity: self.0.identity(),
+            clients: self.0.rows.len() as u64,
+            ..v1::DescribeResponse::default()
+        }))
+    }
+
+    async fn survey(
+        &self,
+        request: Request<v1::SurveyRequest>,
+    ) -> Result<Response<v1::SurveyResponse>, Status> {
+        let node = &self.0;
+        node.calls.surveys.fetch_add(1, Ordering::Relaxed);
+        node.misbehave().await?;
+        let request = request.into_inner();
+        if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
+            return Err(Status::failed_precondition("snapshot is gone"));
+        }
+        let order = order_of(request.order);
+        let rows = node.matching(request.filter, order);
+        let count = rows.len() as u64;
+        let (start, end) = (request.start.min(count), request.end.min(count));
+        let length = end.saturating_sub(start);
+        let picked = length.min(request.fences.into());
+        let mut fences: Vec<v1::Fence> = (0..picked)
+            .map(|k| start + k * length / picked)
+            .map(|rank| v1::Fence { rank, key: Some(order.key(&rows[rank as usize].as_client_ref()).into()) })
+            .collect();
+        if node.behaviour == Behaviour::LyingSurvey {
+            fences.reverse();
+        }
+        Ok(Response::new(v1::SurveyResponse { identity: node.identity(), snapshot: 7, count, fences }))
+    }
+
+    type ListStream = Pin<Box<dyn Stream<Item = Result<v1::ListResponse, Status>> + Send>>;
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let node = &self.0;
+        node.calls.lists.fetch_add(1, Ordering::Relaxed);
+        node.misbehave().await?;
+        let request = request.into_inner();
+        if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
+            return Err(Status::failed_precondition("snapshot is gone"));
+        }
+        let matching = node.matching(request.filter, order_of(request.order));
+        let count = matching.len() as u64;
+        let mut limit = request.limit as usize;
+        if node.behaviour == Behaviour::TooManyRows {
+            limit += 1;
+        }
+        let mut rows: Vec<v1::Client> =
+            matching.into_iter().skip(request.offset as usize).take(limit).collect();
+        node.calls.rows_sent.fetch_add(rows.len(), Ordering::Relaxed);
+        for row in &mut rows {
+            row.node = if node.behaviour == Behaviour::ForeignRows { "other".into() } else { String::new() };
+        }
+        if node.behaviour == Behaviour::Unsorted {
+            rows.reverse();
+        }
+        let mut chunks: Vec<v1::ListResponse> = rows
+            .chunks(10)
+            .map(|rows| v1::ListResponse { clients: rows.to_vec(), ..v1::ListResponse::default() })
+            .collect();
+        if chunks.is_empty() {
+            chunks.push(v1::ListResponse::default());
+        }
+        chunks[0].identity = node.identity();
+        chunks[0].count = count;
+        let hang = node.behaviour == Behaviour::HangMidway;
+        let stream = async_stream(chunks, hang);
+        Ok(Response::new(stream))
+    }
+
+    async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        self.0.misbehave().await?;
+        let clientid = request.into_inner().clientid;
+        let filter = v1::Filter { clientid: vec![clientid], ..v1::Filter::default() };
+        let mut clients = self.0.matching(Some(filter), Order::default());
+        for row in &mut clients {
+            row.node.clear();
+        }
+        Ok(Response::new(v1::GetResponse { identity: self.0.identity(), clients }))
+    }
+
+    async fn kick(&self, request: Request<v1::KickRequest>) -> Result<Response<v1::KickResponse>, Status> {
+        self.0.calls.kicks.fetch_add(1, Ordering::Relaxed);
+        let request = request.into_inner();
+        let outcome = match self.0.behaviour {
+            Behaviour::HangInKick => std::future::pending().await,
+            Behaviour::Reconnected => Outcome::OtherSession,
+            _ => {
+                let session = request.session.expect("a kick names the session it found");
+                let has = |row: &&v1::Client| row.clientid == request.clientid && row.session == session;
+                assert!(self.0.rows.iter().any(|row| has(&row)), "a kick of a session that was not located");
+                Outcome::Kicked
+            }
+        };
+        Ok(Response::new(v1::KickResponse { identity: self.0.identity(), outcome: outcome.into() }))
+    }
+}
+
+fn async_stream(
+    chunks: Vec<v1::ListResponse>,
+    hang: bool,
+) -> Pin<Box<dyn Stream<Item = Result<v1::ListResponse, Status>> + Send>> {
+    use futures::StreamExt as _;
+    let all = chunks.len();
+    let sent = if hang { 1.min(all) } else { all };
+    let stream = futures::stream::iter(chunks.into_iter().take(sent).map(Ok));
+    if hang { Box::pin(stream.chain(futures::stream::pending())) } else { Box::pin(stream) }
+}
+
+/// How long a test waits for an answer that must come.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(2);
