@@ -1,5 +1,7 @@
 //! The cluster's operations against node-agents that are honest, silent or lying, over real gRPC.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
