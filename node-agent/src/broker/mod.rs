@@ -8,6 +8,9 @@
 //! Decided against: letting queries go to the broker. Brokers answer "all clients" in time linear in the
 //! clients, and none of them sorts or pages; see ARCHITECTURE.md, "Index identity, hydrate statistics".
 
+#[cfg(feature = "embedded")]
+pub mod embedded;
+
 use async_trait::async_trait;
 use rollcall_proto::v1::{Client, Statistics};
 use thiserror::Error;
@@ -16,6 +19,7 @@ use tokio::sync::mpsc;
 /// What an adapter tells the index. `Client` carries identity only: `node` and `statistics` are left empty and
 /// `ip_address` is canonical ([`rollcall_proto::address::to_wire`]).
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all changes are of the large kind")]
 pub enum ClientChange {
     /// The client has this state now: it connected, changed, or lost its connection and keeps its session.
     Present(Client),

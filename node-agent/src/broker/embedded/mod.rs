@@ -1,0 +1,311 @@
+//! The embedded broker: crate rmqtt in the agent's own process.
+//!
+//! Promises: every session the broker has, online and offline, is listed with the values of its CONNECT; figures
+//! are counted, not estimated; a kick ends connection and session, and the client finds no session when it comes
+//! back. Sessions and retained messages live in memory and end with the process. Several brokers can run in one
+//! process: all state hangs on the broker's own context.
+//!
+//! Where it looks: `listen` opens the doors, `node` finds things in the broker's tables, `read` makes rows of
+//! them, `registry` keeps numbers and counters that outlive a connection, `hooks` feeds it from the broker's
+//! events, `follow` reports changes, `kick` ends sessions, [`tcp_info`] asks the kernel.
+//!
+//! | field | what it says |
+//! |---|---|
+//! | clientid | as in CONNECT; what the broker made up for an empty one |
+//! | username, keepalive, clean_start | as in CONNECT |
+//! | proto_name, proto_ver | level 3, 4 or 5; the name that goes with it (`MQIsdp` for 3) |
+//! | ip_address, port | the socket's peer, or what the PROXY header says |
+//! | zone | the listener's |
+//! | is_bridge | unknown: a CONNECT with the bridge bit is refused; bridges then connect without it |
+//! | mountpoint | unknown: there are none |
+//! | expiry_interval | MQTT 3: 0 with Clean Session, else the setting; MQTT 5: CONNECT's, or DISCONNECT's if it said another; never above the upper bound |
+//! | conn_state | connected, or disconnected from DISCONNECT or the loss of the connection on |
+//! | connected_at, disconnected_at, created_at | when CONNECT was accepted, when the connection was over, when the session's first CONNECT was accepted |
+//! | subscriptions_cnt, max_subscriptions | exact; 0 = no limit |
+//! | inflight, max_inflight | exact, also offline; the smaller of the setting and MQTT 5's Receive Maximum |
+//! | mqueue_len, max_mqueue | exact; the setting |
+//! | mqueue_dropped | over the session; because the queue was full, not because a message was too old |
+//! | awaiting_rel | unknown; max_awaiting_rel is the setting `max_inflight` |
+//! | recv_pkt | of the present or last connection, CONNECT and DISCONNECT included; not a packet that made the broker close the connection |
+//! | recv_msg | over the session; a QoS 2 message sent again before it was complete counts once, a will does not count |
+//! | send_msg | over the session, messages sent again after a reconnect included |
+//! | recv_oct, send_oct | of the present connection; bytes of the TCP stream, with TLS and WebSocket framing; unknown while offline and behind a PROXY header |
+//! | recv_cnt, send_cnt | likewise; TCP segments, those without data included |
+//! | send_pkt | unknown: acknowledgements are not counted |
+//! | mailbox_len, heap_size, reductions | unknown: there is no Erlang process |
+//!
+//! A broker that was shut down leaves its emptied context behind, which the crate ties in a knot; that matters
+//! only to a process that starts brokers without end.
+//!
+//! The broker refuses clients by itself when the machine's load is high. That is switched off: it would refuse
+//! them in all brokers of a process at once, and a busy machine is no reason to turn clients away.
+
+mod authenticate;
+mod follow;
+mod hooks;
+mod kick;
+mod listen;
+mod node;
+pub mod passwords;
+mod read;
+mod registry;
+mod retained;
+pub mod settings;
+pub mod tcp_info;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt};
+use rmqtt::context::ServerContext;
+use rmqtt::hook::Type;
+use rmqtt::server::MqttServer;
+use rmqtt::types::NodeId;
+use rollcall_proto::v1::Statistics;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tracing::{debug, info, warn};
+
+use self::authenticate::Authenticator;
+use self::hooks::Observer;
+use self::listen::Door;
+use self::node::Node;
+use self::passwords::{PasswordFile, PasswordFileError};
+use self::registry::Registry;
+use self::retained::RetainedMessages;
+pub use self::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+
+/// The version of the broker crate, pinned in Cargo.toml.
+const VERSION: &str = "rmqtt 0.24.0";
+
+/// The broker's number within its own cluster, of which it is the only member.
+const NODE_ID: NodeId = 1;
+
+/// How many clients are sent away at a time at shutdown, and how long that may take in all.
+const PARTING_AT_ONCE: usize = 256;
+const PARTING: Duration = Duration::from_secs(5);
+
+/// Why the broker did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A setting makes no sense.
+    #[error("embedded broker: {0}")]
+    Settings(String),
+    /// An address cannot be listened on.
+    #[error("embedded broker: cannot listen on {address}: {reason}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What the system says.
+        reason: String,
+    },
+    /// Certificate or key cannot be used.
+    #[error("embedded broker: cannot use certificate {cert} with key {key}: {reason}")]
+    Tls {
+        /// Path of the certificate chain.
+        cert: String,
+        /// Path of the key.
+        key: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The password file cannot be used.
+    #[error(transparent)]
+    Passwords(#[from] PasswordFileError),
+}
+
+/// A running MQTT broker and its adapter. Dropped without [`shutdown`](Self::shutdown), it stops listening, but
+/// leaves its clients connected.
+pub struct EmbeddedBroker {
+    node: Arc<Node>,
+    info: BrokerInfo,
+    server: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl EmbeddedBroker {
+    /// Starts the broker and listens. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A setting, address, certificate or password file that cannot be used. Nothing listens then.
+    pub async fn start(settings: EmbeddedSettings) -> Result<Self, StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        install_crypto_provider();
+        let users = match &settings.authentication {
+            Authentication::Anonymous => None,
+            Authentication::PasswordFile(path) => Some(PasswordFile::load(path)?),
+        };
+        if let Some(users) = users.as_ref().filter(|users| users.is_empty()) {
+            warn!(node = settings.node_name, ?users, "the password file is empty, so nobody can connect");
+        }
+        let listeners = settings
+            .listeners
+            .iter()
+            .map(|listener| listen::bind(&settings, listener))
+            .collect::<Result<Vec<_>, _>>()?;
+        let doors: Vec<Door> = listeners
+            .iter()
+            .zip(&settings.listeners)
+            .map(|(bound, listener)| Door {
+                address: bound.cfg.laddr,
+                zone: listener.zone.clone(),
+                direct: !listener.proxy_protocol,
+            })
+            .collect();
+
+        let scx = ServerContext::new()
+            .node_id(NODE_ID)
+            .busy_check_enable(false)
+            .mqtt_max_sessions(isize::try_from(settings.max_sessions).unwrap_or(isize::MAX))
+            .build()
+            .await;
+        *scx.extends.retain_mut().await = Box::new(RetainedMessages::new(settings.max_retained));
+        let registry = Arc::new(Registry::default());
+        let hooks = scx.extends.hook_mgr().register();
+        Observer(Arc::clone(&registry)).register(hooks.as_ref()).await;
+        if let Some(users) = users {
+            hooks.add(Type::ClientAuthenticate, Box::new(Authenticator::new(users))).await;
+        }
+        hooks.start().await;
+
+        let mut server = MqttServer::new(scx.clone());
+        for (number, listener) in (1..).zip(listeners) {
+            server = server.listener_by_id(listener, number);
+        }
+        let server = server.build();
+        let server = tokio::spawn(async move {
+            // Its loops end only with this task.
+            let _ = server.run().await;
+        });
+
+        let mqtt_addresses = doors.iter().map(|door| door.address.to_string()).collect();
+        info!(node = settings.node_name, addresses = ?mqtt_addresses, "embedded broker listens");
+        let counts_traffic = doors.first().is_some_and(listen::kernel_counts);
+        Ok(Self {
+            info: BrokerInfo {
+                kind: "embedded",
+                version: VERSION.to_owned(),
+                capabilities: capabilities(counts_traffic),
+                mqtt_addresses,
+            },
+            node: Arc::new(Node {
+                name: settings.node_name,
+                scx,
+                registry,
+                doors,
+                resync: Duration::from_secs(settings.resync_secs.into()),
+            }),
+            server: Mutex::new(Some(server)),
+        })
+    }
+
+    /// Stops listening, then ends all connections and sessions, within 5 s. Clients see their connection close.
+    pub async fn shutdown(&self) {
+        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(server) = server {
+            server.abort();
+            // Its listeners are closed when it has ended.
+            let _ = server.await;
+        }
+        let clientids = self.node.clientids().await;
+        let node = &self.node;
+        let parting = stream::iter(clientids).for_each_concurrent(PARTING_AT_ONCE, |clientid| async move {
+            let mut entry = node.scx.extends.shared().await.entry(node.id(&clientid));
+            if let Err(error) = entry.kick(true, true, true).await {
+                debug!(%clientid, %error, "client not sent away at shutdown");
+            }
+        });
+        if timeout(PARTING, parting).await.is_err() {
+            warn!(node = self.node.name, "some clients did not let go of their connection at shutdown");
+        }
+        info!(node = self.node.name, "embedded broker stopped");
+    }
+}
+
+impl Drop for EmbeddedBroker {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            server.abort();
+        }
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    fn info(&self) -> &BrokerInfo {
+        &self.info
+    }
+
+    async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        follow::follow(Arc::clone(&self.node), changes).await;
+        Ok(())
+    }
+
+    async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
+        let mut rows = Vec::with_capacity(sessions.len());
+        for wanted in sessions {
+            rows.push(self.node.live_session(wanted).await);
+        }
+        let traffic = self.node.traffic(&rows).await;
+        let mut statistics = Vec::with_capacity(rows.len());
+        for row in &rows {
+            statistics.push(match row {
+                Some((session, record)) => {
+                    let traffic = Node::traffic_key(session).and_then(|key| traffic.get(&key)).copied();
+                    Some(read::statistics(session, record, traffic).await)
+                }
+                None => None,
+            });
+        }
+        statistics
+    }
+
+    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
+        kick::kick(Arc::clone(&self.node), session.clone()).await
+    }
+}
+
+/// TLS libraries ask for a process-wide default, and two providers are linked in. An embedding program that chose
+/// one before keeps its choice.
+fn install_crypto_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // It can fail only because somebody else was quicker.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+fn capabilities(counts_traffic: bool) -> Vec<String> {
+    let counted = ["recv_oct", "recv_cnt", "send_oct", "send_cnt"];
+    let known = [
+        "subscriptions_cnt",
+        "max_subscriptions",
+        "inflight",
+        "max_inflight",
+        "mqueue_len",
+        "max_mqueue",
+        "mqueue_dropped",
+        "max_awaiting_rel",
+        "recv_pkt",
+        "recv_msg",
+        "send_msg",
+    ];
+    let statistics = known.into_iter().chain(counted.into_iter().filter(|_| counts_traffic));
+    ["kick", "offline-sessions"]
+        .into_iter()
+        .map(ToOwned::to_owned)
+        .chain(statistics.map(|field| format!("statistics:{field}")))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_version_reported_is_the_one_linked() {
+        let linked = rmqtt::node::Node::version().replace('/', " ");
+        assert!(linked.starts_with(super::VERSION), "{linked}");
+    }
+}

@@ -1,0 +1,279 @@
+//! The index against a model that keeps every client in one Vec.
+
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+use rollcall_proto::v1::{ConnState, Filter, Key};
+
+use super::*;
+
+const NODE: &str = "a@127.0.0.1";
+
+#[derive(Clone, Debug)]
+enum Step {
+    Present(Client),
+    Ended(String, u64),
+    Resync(Vec<Client>),
+}
+
+/// Few values a field, so that ties and repeats are common.
+fn client() -> impl Strategy<Value = Client> {
+    let text = || proptest::option::of("[ab]{0,2}");
+    let identity = ("[a-c]{1,2}", 0..12_u64, text(), text(), text());
+    let numbers = (
+        proptest::option::of(0..3_u32),
+        proptest::option::of(any::<bool>()),
+        1..4_i32,
+        proptest::option::of(-1..2_i64),
+    );
+    let addresses = prop_oneof![Just(vec![]), Just(vec![10, 0, 0, 1]), Just(vec![0; 16])];
+    (identity, numbers, addresses).prop_map(|(identity, numbers, ip_address)| {
+        let (clientid, session, username, zone, mountpoint) = identity;
+        let (number, flag, conn_state, time) = numbers;
+        Client {
+            clientid,
+            session,
+            username,
+            zone,
+            mountpoint,
+            ip_address,
+            proto_ver: number,
+            port: number,
+            keepalive: number,
+            is_bridge: flag,
+            clean_start: flag,
+            conn_state,
+            connected_at_ms: time,
+            created_at_ms: time,
+            ..Client::default()
+        }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => client().prop_map(Step::Present),
+        2 => ("[a-c]{1,2}", 0..12_u64).prop_map(|(clientid, session)| Step::Ended(clientid, session)),
+        1 => proptest::collection::vec(client(), 0..40).prop_map(Step::Resync),
+    ]
+}
+
+fn filter() -> impl Strategy<Value = Filter> {
+    let texts = || prop_oneof![3 => Just(vec![]), 1 => proptest::collection::vec("[a-c]{0,2}", 1..4)];
+    let exact = (texts(), texts(), texts());
+    let like = (texts(), texts());
+    let typed = (
+        prop_oneof![3 => Just(vec![]), 1 => Just(vec![1_i64, 2])],
+        prop_oneof![3 => Just(vec![]), 1 => Just(vec![ConnState::Connected.into()])],
+        proptest::option::of(-1..2_i64),
+    );
+    (exact, like, typed).prop_map(|(exact, like, typed)| Filter {
+        clientid: exact.0,
+        username: exact.1,
+        zone: exact.2,
+        like_clientid: like.0,
+        like_username: like.1,
+        proto_ver: typed.0,
+        conn_state: typed.1,
+        gte_created_at_ms: typed.2,
+        ..Filter::default()
+    })
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    (proptest::sample::select(SortField::ALL.to_vec()), any::<bool>())
+        .prop_map(|(field, descending)| Order { field, descending })
+}
+
+#[derive(Default)]
+struct Model {
+    clients: Vec<Client>,
+    ended: HashSet<u64>,
+}
+
+impl Model {
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Present(client) => self.present(client),
+            Step::Ended(clientid, session) => {
+                self.ended.insert(*session);
+                self.clients.retain(|client| (&client.clientid, client.session) != (clientid, *session));
+            }
+            Step::Resync(clients) => {
+                self.clients.clear();
+                clients.iter().for_each(|client| self.present(client));
+            }
+        }
+    }
+
+    fn present(&mut self, client: &Client) {
+        if self.ended.contains(&client.session) {
+            return;
+        }
+        self.clients.retain(|known| (&known.clientid, known.session) != (&client.clientid, client.session));
+        self.clients.push(client.clone());
+    }
+
+    fn select(&self, matcher: &Matcher, order: Order) -> Vec<Client> {
+        let mut rows: Vec<Client> =
+            self.clients.iter().filter(|client| matcher.matches(&client.as_client_ref())).cloned().collect();
+        rows.sort_by(|a, b| {
+            order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref()))
+        });
+        rows
+    }
+}
+
+fn apply(index: &Index, step: Step) {
+    match step {
+        Step::Present(client) => index.present(client),
+        Step::Ended(clientid, session) => drop(index.ended(&clientid, session)),
+        Step::Resync(clients) => index.resync(clients),
+    }
+}
+
+fn all(view: &View) -> Vec<Client> {
+    view.clients(0..u64::MAX).collect()
+}
+
+fn key(order: Order, client: &Client) -> Key {
+    let named = Client { node: NODE.into(), ..client.clone() };
+    Key::from(order.key(&named.as_client_ref()))
+}
+
+fn check_view(view: &View, order: Order, expected: &[Client]) {
+    assert_eq!(all(view), expected);
+    assert_eq!(view.count(), expected.len() as u64);
+    for (rank, client) in expected.iter().enumerate() {
+        let key = key(order, client);
+        assert_eq!(view.key_at(rank as u64).as_ref(), Some(&key));
+        assert_eq!(view.rank_of(&order.key_from_wire(&key).unwrap()), rank as u64);
+        let here: Vec<Client> = view.clients(rank as u64..rank as u64 + 2).collect();
+        assert_eq!(here, expected[rank..(rank + 2).min(expected.len())]);
+    }
+    assert_eq!(view.key_at(view.count()), None);
+}
+
+proptest! {
+    #[test]
+    fn an_index_is_one_sorted_vec(
+        steps in proptest::collection::vec(step(), 0..120),
+        questions in proptest::collection::vec((filter(), order()), 1..6),
+    ) {
+        let (index, mut model) = (Index::new(NODE), Model::default());
+        for step in steps {
+            model.apply(&step);
+            apply(&index, step);
+        }
+        let connected = model.clients.iter().filter(|c| c.conn_state() == ConnState::Connected).count();
+        let counts = Counts { connected: connected as u64, clients: model.clients.len() as u64 };
+        prop_assert_eq!(index.counts(), counts);
+        for (filter, order) in questions {
+            for filter in [filter, Filter::default()] {
+                let matcher = Matcher::new(filter).unwrap();
+                let expected = model.select(&matcher, order);
+                // The second answer may come from a kept sort.
+                for _ in 0..2 {
+                    check_view(&index.view(&matcher, order, &|| false).unwrap(), order, &expected);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_view_stays_as_it_was(
+        before in proptest::collection::vec(step(), 0..60),
+        after in proptest::collection::vec(step(), 0..60),
+        filter in prop_oneof![Just(Filter::default()), filter()],
+        order in order(),
+    ) {
+        let index = Index::new(NODE);
+        before.into_iter().for_each(|step| apply(&index, step));
+        let view = index.view(&Matcher::new(filter).unwrap(), order, &|| false).unwrap();
+        let rows = all(&view);
+        for step in after {
+            apply(&index, step);
+            prop_assert_eq!(&all(&view), &rows);
+        }
+    }
+
+    #[test]
+    fn fences_are_evenly_spaced_keys_with_their_ranks(
+        count in 0..300_u64, start in 0..320_u64, length in 0..400_u64, most in 1..64_u32,
+    ) {
+        let index = Index::new(NODE);
+        index.resync((0..count).map(|n| Client {
+            clientid: format!("{n:03}"), session: n, ..Client::default()
+        }).collect());
+        let everyone = Matcher::new(Filter::default()).unwrap();
+        let view = index.view(&everyone, Order::default(), &|| false).unwrap();
+        let end = (start + length).min(count);
+        let fences = view.fences(start..start + length, most);
+        let expected = u64::from(most).min(end.saturating_sub(start));
+        prop_assert_eq!(fences.len() as u64, expected);
+        prop_assert_eq!(fences.first().map(|fence| fence.rank), (expected > 0).then_some(start));
+        for fence in &fences {
+            prop_assert_eq!(fence.key.clone(), view.key_at(fence.rank));
+        }
+        let mut ranks: Vec<u64> = fences.iter().map(|fence| fence.rank).collect();
+        ranks.push(end);
+        if expected > 0 {
+            let gaps: Vec<u64> = ranks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let (least, greatest) = (gaps.iter().min().unwrap(), gaps.iter().max().unwrap());
+            prop_assert!(*least > 0 && greatest - least <= 1, "{:?}", gaps);
+        }
+    }
+}
+
+fn plain(clientid: &str, session: u64) -> Client {
+    Client { clientid: clientid.into(), session, ..Client::default() }
+}
+
+#[test]
+fn an_ended_session_does_not_come_back_by_late_news() {
+    let index = Index::new(NODE);
+    index.resync(vec![plain("a", 1), plain("b", 2)]);
+    assert!(index.ended("a", 1));
+    assert!(!index.ended("a", 1));
+    index.present(plain("a", 1));
+    index.resync(vec![plain("a", 1), plain("b", 2)]);
+    assert_eq!(index.counts().clients, 1);
+    index.present(plain("a", 3));
+    assert_eq!(index.counts().clients, 2);
+}
+
+#[test]
+fn a_resync_without_news_keeps_rows_and_sorts() {
+    let index = Index::new(NODE);
+    let clients: Vec<Client> = (0..1_000).map(|n| plain(&format!("{n}"), n)).collect();
+    index.resync(clients.clone());
+    let everyone = Matcher::new(Filter::default()).unwrap();
+    let by_port = Order { field: SortField::Port, descending: false };
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 1_000);
+    index.view(&everyone, by_port, &|| false).unwrap();
+    index.resync(clients);
+    index.present(plain("7", 7));
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 0);
+    index.present(plain("new", 5_000));
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 1_001);
+}
+
+#[test]
+fn short_work_is_told_from_long_and_long_work_can_be_stopped() {
+    let index = Index::new(NODE);
+    let client = |n: u64| Client { username: Some((n % 10).to_string()), ..plain(&format!("{n:05}"), n) };
+    index.resync((0..10_000).map(client).collect());
+    let visits = |filter: Filter, field| {
+        index.rows_to_visit(&Matcher::new(filter).unwrap(), Order { field, descending: true })
+    };
+    let text = |values: &[&str]| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(visits(Filter::default(), SortField::Clientid), 0);
+    assert_eq!(visits(Filter::default(), SortField::Username), 0);
+    assert_eq!(visits(Filter::default(), SortField::Port), 10_000);
+    assert_eq!(visits(Filter { clientid: text(&["00001", "none"]), ..Filter::default() }, SortField::Port), 1);
+    assert_eq!(visits(Filter { username: text(&["1", "2"]), ..Filter::default() }, SortField::Port), 2_000);
+    let scan = Filter { like_clientid: text(&["9"]), ..Filter::default() };
+    assert_eq!(visits(scan.clone(), SortField::Clientid), 10_000);
+    let stopped = index.view(&Matcher::new(scan).unwrap(), Order::default(), &|| true);
+    assert_eq!(stopped.unwrap_err(), Stopped);
+}

@@ -1,0 +1,13 @@
+//! The embedded broker adapter, tried with real MQTT clients over real connections.
+#![cfg(feature = "embedded")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod figures;
+mod identity;
+mod kick;
+mod listeners;
+mod login;
+mod raw;
+mod sandbox;
+mod sessions;
+mod storm;
