@@ -1,1 +1,21 @@
-//! x
+//! Rollcall's gateway: EMQX 4's Clients API over a cluster of node-agents.
+//!
+//! In reading order:
+//! - [`config`], [`key_file`], [`keys`]: what the gateway is told;
+//! - [`run`]: from start to end; `serve`: connections;
+//! - `http`: from a request to a question, and from an answer to JSON;
+//! - [`cluster`]: the question put to every node;
+//! - [`page`]: what their answers amount to.
+
+pub mod cluster;
+pub mod config;
+mod http;
+pub mod key_file;
+pub mod keys;
+pub mod page;
+mod run;
+mod serve;
+
+pub use self::config::Config;
+pub use self::http::limits::Limits;
+pub use self::run::{Gateway, run};

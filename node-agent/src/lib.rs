@@ -1,1 +1,19 @@
-//! x
+//! The node-agent: reports the clients of one broker node to Rollcall's gateways, and kicks them.
+//!
+//! In the order a request meets them:
+//! - [`config`]: the settings, from file, environment and flags.
+//! - [`mod@run`]: the server from start to drain.
+//! - `service`: the gRPC calls; `calls`: what holds for all of them.
+//! - [`query`]: what a request may ask, and snapshots.
+//! - [`index`]: the clients, ordered and searchable.
+//! - [`follow`]: keeps the index true to the broker.
+//! - [`broker`]: the boundary to the broker, and its adapters.
+
+pub mod broker;
+mod calls;
+pub mod config;
+pub mod follow;
+pub mod index;
+pub mod query;
+pub mod run;
+mod service;

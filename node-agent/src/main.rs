@@ -1,1 +1,110 @@
-fn main() {}
+//! The node-agent's command line.
+
+#[cfg(feature = "embedded")]
+mod passwd;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use rollcall_node_agent::config::args::{Cli, Command};
+use rollcall_node_agent::config::{Config, Log, LogFormat};
+use rollcall_node_agent::run::{RunError, bind, run_with_ready, start_broker};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+use tracing_subscriber::EnvFilter;
+
+/// The settings cannot be used.
+const EXIT_CONFIG: u8 = 2;
+
+fn main() -> ExitCode {
+    let Cli { command, args } = Cli::parse();
+    match command {
+        None => serve(Config::load(&args)),
+        Some(Command::CheckConfig(args)) => check_config(Config::load(&args)),
+        #[cfg(feature = "embedded")]
+        Some(Command::Passwd { file, user }) => passwd::add(&file, &user),
+    }
+}
+
+fn check_config(config: Result<Config, impl std::fmt::Display>) -> ExitCode {
+    match config {
+        Ok(config) => {
+            print!("ok\n{config}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn serve(config: Result<Config, impl std::fmt::Display>) -> ExitCode {
+    let config = match config {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    start_log(&config.log);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let ended = runtime.block_on(serve_until_signal(config));
+    // Scans that nobody waits for any more must not hold up the end.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve_until_signal(config: Config) -> Result<(), RunError> {
+    let signal_error = |error: std::io::Error| RunError::Serve(format!("signals: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(signal_error)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(signal_error)?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => info!(signal = "SIGTERM", "stopping"),
+            _ = interrupt.recv() => info!(signal = "SIGINT", "stopping"),
+        }
+    };
+    // The broker last: its listeners must not take clients for an agent that cannot listen.
+    let listener = bind(&config).await?;
+    let address = listener
+        .local_addr()
+        .map_err(|error| RunError::Listen { address: config.listen, reason: error.to_string() })?;
+    let broker = start_broker(&config).await?;
+    let mut line = format!("ready {address}");
+    for mqtt in &broker.broker().info().mqtt_addresses {
+        line.push_str(" mqtt ");
+        line.push_str(mqtt);
+    }
+    let ready = move || {
+        // Whoever reads the line may have closed its end; that is no reason to stop.
+        let mut stdout = std::io::stdout().lock();
+        let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+    };
+    let ended = run_with_ready(config, listener, broker.broker(), ready, shutdown).await;
+    broker.shutdown().await;
+    ended
+}
+
+fn start_log(log: &Log) {
+    // Checked with the rest of the configuration.
+    let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match log.format {
+        LogFormat::Text => lines.with_ansi(false).init(),
+        LogFormat::Json => lines.json().init(),
+    }
+}

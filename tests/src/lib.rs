@@ -1,1 +1,22 @@
-//! x
+//! A Rollcall cluster as a user runs it: real processes, real sockets, real MQTT clients.
+//!
+//! Nothing here uses the libraries of gateway or node-agent, so that a mistake they share cannot hide itself. Every
+//! wait is for a condition and has a deadline ([`wait::eventually`]); every listener takes a free port. What goes
+//! wrong panics, since this crate serves tests only; a process's log is then printed with the panic.
+//!
+//! - [`sandbox`]: agents, gateway, and a cluster of both.
+//! - [`http`]: a client that sends targets byte for byte, also those no library would send.
+//! - [`mqtt`]: an MQTT client that counts its own bytes and packets.
+//! - [`rows`] and [`model`]: made-up clients, and what any list of them must look like.
+//!
+//! Decided against: starting gateway and agents in the test's own process, which would be quicker, but could not
+//! show that a killed node is survived, nor that the command line is what it is said to be.
+
+pub mod binaries;
+pub mod http;
+pub mod model;
+pub mod mqtt;
+pub mod process;
+pub mod rows;
+pub mod sandbox;
+pub mod wait;

@@ -10,6 +10,8 @@
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod file;
+pub mod synthetic;
 
 use async_trait::async_trait;
 use rollcall_proto::v1::{Client, Statistics};

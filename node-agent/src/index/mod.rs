@@ -48,8 +48,11 @@ pub struct Index {
     state: RwLock<State>,
     origins: Mutex<Origins>,
     /// Sorts of all rows by fields that are not listed, of the state's present version. Locked after `state`.
-    sorts: Mutex<Vec<(SortField, Arc<Vec<Arc<Row>>>)>>,
+    sorts: Mutex<Vec<(SortField, Sorted)>>,
 }
+
+/// Rows in some order, shared by the index and its views.
+type Sorted = Arc<Vec<Arc<Row>>>;
 
 #[derive(Debug)]
 struct State {
@@ -84,8 +87,7 @@ impl Index {
     /// An empty index of the node of this name, which stands in its keys.
     #[must_use]
     pub fn new(node: &str) -> Self {
-        let lists =
-            Lists { by_clientid: Ordered::new(by_clientid), by_username: Ordered::new(by_username) };
+        let lists = Lists { by_clientid: Ordered::new(by_clientid), by_username: Ordered::new(by_username) };
         Self {
             node: node.into(),
             state: RwLock::new(State { lists, connected: 0, tombstones: Tombstones::default(), version: 0 }),
@@ -212,10 +214,11 @@ impl Index {
         let filter = matcher.filter();
         if !filter.clientid.is_empty() || !filter.username.is_empty() {
             let lists = self.read().lists.clone();
-            return candidates(&lists, matcher).map_or(0, |(_, ranges, _)| ranges.iter().map(Range::len).sum());
+            return candidates(&lists, matcher)
+                .map_or(0, |(_, ranges, _)| ranges.iter().map(Range::len).sum());
         }
-        let is_listed = listed(order.field).is_some()
-            || lock(&self.sorts).iter().any(|(field, _)| *field == order.field);
+        let is_listed =
+            listed(order.field).is_some() || lock(&self.sorts).iter().any(|(field, _)| *field == order.field);
         if matcher.is_unconditional() && is_listed { 0 } else { self.read().lists.by_clientid.len() }
     }
 
@@ -225,8 +228,9 @@ impl Index {
             Some(_) => return Rows::Listed(lists.by_clientid),
             None => {}
         }
-        if let Some((_, sorted)) =
-            self.read_at(version).and_then(|_| lock(&self.sorts).iter().find(|(kept, _)| *kept == field).cloned())
+        if let Some((_, sorted)) = self
+            .read_at(version)
+            .and_then(|_| lock(&self.sorts).iter().find(|(kept, _)| *kept == field).cloned())
         {
             return Rows::Picked(sorted);
         }
@@ -288,7 +292,8 @@ impl Index {
     fn drop_session(&self, state: &mut State, clientid: &str, session: u64) -> bool {
         let list = &state.lists.by_clientid;
         let position = list.partition_point(|row| (row.clientid.as_str(), row.session) < (clientid, session));
-        let Some(row) = list.get(position).filter(|row| row.clientid == clientid && row.session == session) else {
+        let Some(row) = list.get(position).filter(|row| row.clientid == clientid && row.session == session)
+        else {
             return false;
         };
         let row = Arc::clone(row);

@@ -62,10 +62,7 @@ impl Ordered {
 
     /// How many rows the predicate holds for; it must hold for a leading part of the list and for no row behind it.
     pub(super) fn partition_point(&self, predicate: impl Fn(&Row) -> bool) -> usize {
-        let chunk = self
-            .spine
-            .chunks
-            .partition_point(|rows| rows.last().is_some_and(|last| predicate(last)));
+        let chunk = self.spine.chunks.partition_point(|rows| rows.last().is_some_and(|last| predicate(last)));
         match self.spine.chunks.get(chunk) {
             None => self.spine.len,
             Some(rows) => self.spine.starts[chunk] + rows.partition_point(|row| predicate(row)),

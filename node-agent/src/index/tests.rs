@@ -117,9 +117,7 @@ impl Model {
     fn select(&self, matcher: &Matcher, order: Order) -> Vec<Client> {
         let mut rows: Vec<Client> =
             self.clients.iter().filter(|client| matcher.matches(&client.as_client_ref())).cloned().collect();
-        rows.sort_by(|a, b| {
-            order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref()))
-        });
+        rows.sort_by(|a, b| order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref())));
         rows
     }
 }
@@ -270,7 +268,10 @@ fn short_work_is_told_from_long_and_long_work_can_be_stopped() {
     assert_eq!(visits(Filter::default(), SortField::Clientid), 0);
     assert_eq!(visits(Filter::default(), SortField::Username), 0);
     assert_eq!(visits(Filter::default(), SortField::Port), 10_000);
-    assert_eq!(visits(Filter { clientid: text(&["00001", "none"]), ..Filter::default() }, SortField::Port), 1);
+    assert_eq!(
+        visits(Filter { clientid: text(&["00001", "none"]), ..Filter::default() }, SortField::Port),
+        1
+    );
     assert_eq!(visits(Filter { username: text(&["1", "2"]), ..Filter::default() }, SortField::Port), 2_000);
     let scan = Filter { like_clientid: text(&["9"]), ..Filter::default() };
     assert_eq!(visits(scan.clone(), SortField::Clientid), 10_000);

@@ -26,7 +26,7 @@ pub(super) enum Rows {
     /// Shared with the index.
     Listed(Ordered),
     /// Selected or sorted for this view.
-    Picked(Arc<Vec<Arc<Row>>>),
+    Picked(super::Sorted),
 }
 
 impl Rows {
@@ -189,7 +189,8 @@ pub(super) fn sort_by_field(rows: &[Arc<Row>], field: SortField) -> Vec<Arc<Row>
     // Values are read once; ties go by position, which is what clientid and session would decide.
     let mut keys: Vec<_> =
         rows.iter().enumerate().map(|(position, row)| (sort_value(order, row).value, position)).collect();
-    let key = |&(value, position): &(_, usize)| KeyRef { value, clientid: "", node: "", session: position as u64 };
+    let key =
+        |&(value, position): &(_, usize)| KeyRef { value, clientid: "", node: "", session: position as u64 };
     keys.sort_unstable_by(|a, b| order.compare(&key(a), &key(b)));
     keys.into_iter().map(|(_, position)| Arc::clone(&rows[position])).collect()
 }

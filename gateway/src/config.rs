@@ -1,0 +1,349 @@
+//! What the gateway is told at start: a file, overridden by environment variables, overridden by flags.
+//!
+//! All three know the same keys: `request-timeout` in the file is `ROLLCALL_GATEWAY_REQUEST_TIMEOUT` in the environment
+//! and `--request-timeout` as a flag. Whatever cannot be used is refused here, with where it stands, its value and
+//! what was expected, so that nothing later has to deal with it.
+
+use std::collections::HashSet;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::builder::ValueParser;
+use clap::{Args, Command};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+
+use self::values::BasePath;
+use crate::cluster::{ClusterSettings, NodeTls};
+use crate::http::limits::Limits;
+use crate::key_file::{KeyFile, KeyFileError};
+use crate::keys::{InvalidKey, Key, KeyRing};
+
+mod layer;
+pub mod values;
+
+pub use self::layer::Layer;
+pub use self::values::LogFormat;
+
+/// What environment variables of the gateway begin with.
+const ENV_PREFIX: &str = "ROLLCALL_GATEWAY_";
+
+/// Everything the gateway is told, ready to be used.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The nodes and how to reach them.
+    pub cluster: ClusterSettings,
+    /// What the API's paths begin with.
+    pub base_path: BasePath,
+    /// Who may use it. Never empty.
+    pub keys: KeyRing,
+    /// Whether some keys stood in the open, on the command line or in the environment.
+    pub keys_in_the_open: bool,
+    /// How long a request may take.
+    pub request_timeout: Duration,
+    /// What a request may cost.
+    pub limits: Limits,
+    /// How long the gateway says it is not ready before it stops accepting.
+    pub drain_delay: Duration,
+    /// How long connections may take to finish after that.
+    pub drain_timeout: Duration,
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Which are written, in the syntax of tracing's `EnvFilter`.
+    pub log_filter: String,
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("{key} {}: {source}", path.display())]
+    Unreadable {
+        /// The key that names it.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The configuration file has something in it that should not be there.
+    #[error("{}:{line}:{column}: {message} (in: {excerpt})", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1, in characters.
+        column: usize,
+        /// What is wrong.
+        message: String,
+        /// The line.
+        excerpt: String,
+    },
+    /// An environment variable has a value that is none.
+    #[error("environment variable {name}={value:?}: {message}")]
+    Environment {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The values do not fit together, or one is out of its range.
+    #[error("{0}")]
+    Unfit(String),
+    /// A key given as `ID:SECRET:ROLE`; its text is not shown, because of the secret.
+    #[error("key number {number}: {source}")]
+    Key {
+        /// From 1, in the order given.
+        number: usize,
+        /// What is wrong.
+        source: InvalidKey,
+    },
+    /// The key file.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// Keys of the file and others do not fit together.
+    #[error("{0}")]
+    Keys(InvalidKey),
+}
+
+fn unfit(message: impl Into<String>) -> ConfigError {
+    ConfigError::Unfit(message.into())
+}
+
+impl Config {
+    /// Puts flags over the given environment over the file that they name.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn load(
+        flags: Layer,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let told = flags.over(from_environment(environment)?);
+        let file = told.config.as_deref().map(from_file).transpose()?;
+        Self::new(told.over(file.unwrap_or_default()))
+    }
+
+    /// Checks values, fills in what was not told, and reads the files named.
+    ///
+    /// # Errors
+    /// [`ConfigError`]
+    pub fn new(told: Layer) -> Result<Self, ConfigError> {
+        let cluster = cluster(&told)?;
+        let listen = told.listen.unwrap_or_default().0;
+        if !listen.ip().is_loopback() && told.insecure != Some(true) {
+            return Err(unfit(format!(
+                "listen {listen} is not a loopback address, and the gateway speaks plain HTTP, which shows keys and \
+                 answers to the network; listen on 127.0.0.1 behind something that speaks TLS, or say insecure"
+            )));
+        }
+        let keys_in_the_open = told.key.as_ref().is_some_and(|keys| !keys.is_empty());
+        let log_filter = told.log_filter.clone().unwrap_or_else(|| "info".to_owned());
+        EnvFilter::try_new(&log_filter).map_err(|error| {
+            unfit(format!(
+                "log-filter {log_filter:?}: {error}, expected a filter such as info or rollcall_gateway=debug"
+            ))
+        })?;
+        let seconds = Duration::from_secs;
+        let limits = Limits {
+            requests: positive("max-requests", told.max_requests, 512)?,
+            connections: positive("max-connections", told.max_connections, 4096)?,
+            url_bytes: positive("max-url-bytes", told.max_url_bytes, 16 << 10)?,
+            head_bytes: positive("max-head-bytes", told.max_head_bytes, 64 << 10)?,
+            body_bytes: told.max_body_bytes.unwrap_or(64 << 10),
+            read_timeout: told.read_timeout.map_or(seconds(10), |text| text.0),
+        };
+        if limits.head_bytes > 16 << 20 {
+            return Err(unfit(format!("max-head-bytes {}: expected at most 16777216", limits.head_bytes)));
+        }
+        let config = Self {
+            listen,
+            cluster,
+            keys: keys(&told)?,
+            base_path: told.base_path.unwrap_or_default(),
+            keys_in_the_open,
+            request_timeout: told.request_timeout.map_or(seconds(5), |text| text.0),
+            limits,
+            drain_delay: told.drain_delay.map_or(Duration::ZERO, |text| text.0),
+            drain_timeout: told.drain_timeout.map_or(seconds(10), |text| text.0),
+            log_format: told.log_format.unwrap_or_default(),
+            log_filter,
+        };
+        for (key, duration) in [
+            ("request-timeout", config.request_timeout),
+            ("read-timeout", config.limits.read_timeout),
+            ("probe-interval", config.cluster.probe_interval),
+            ("connect-timeout", config.cluster.connect_timeout),
+        ] {
+            if duration.is_zero() {
+                return Err(unfit(format!("{key} 0s: expected more than nothing")));
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn positive(key: &str, told: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+    match told {
+        // A semaphore holds no more than usize::MAX / 8, and nobody has that many.
+        Some(value @ (0 | 0x1000_0000..)) => {
+            Err(unfit(format!("{key} {value}: expected an integer from 1 to 268435455")))
+        }
+        told => Ok(told.unwrap_or(default)),
+    }
+}
+
+fn cluster(told: &Layer) -> Result<ClusterSettings, ConfigError> {
+    let nodes: Vec<String> = told.node.iter().flatten().map(|node| node.0.clone()).collect();
+    if nodes.is_empty() {
+        return Err(unfit("no node: expected the address of at least one agent, host:port"));
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = nodes.iter().find(|node| !seen.insert(node.to_ascii_lowercase())) {
+        return Err(unfit(format!("node {twice:?} is given twice, expected each agent once")));
+    }
+    let tls = match &told.node_ca {
+        Some(ca) => Some(NodeTls {
+            ca_pem: read("node-ca", ca)?,
+            domain: told.node_domain.clone(),
+            identity_pem: match (&told.node_cert, &told.node_key) {
+                (Some(cert), Some(key)) => Some((read("node-cert", cert)?, read("node-key", key)?)),
+                (None, None) => None,
+                (Some(_), None) => return Err(unfit("node-cert without node-key: expected both or none")),
+                (None, Some(_)) => return Err(unfit("node-key without node-cert: expected both or none")),
+            },
+        }),
+        None => {
+            let others = [
+                ("node-domain", told.node_domain.is_some()),
+                ("node-cert", told.node_cert.is_some()),
+                ("node-key", told.node_key.is_some()),
+            ];
+            if let Some((key, _)) = others.into_iter().find(|(_, is_told)| *is_told) {
+                return Err(unfit(format!("{key} without node-ca: TLS to agents needs their authority")));
+            }
+            None
+        }
+    };
+    let probe_interval = told.probe_interval.map_or(Duration::from_secs(2), |text| text.0);
+    let connect_timeout = told.connect_timeout.map_or(Duration::from_secs(2), |text| text.0);
+    Ok(ClusterSettings { nodes, tls, probe_interval, connect_timeout })
+}
+
+fn keys(told: &Layer) -> Result<KeyRing, ConfigError> {
+    let mut keys = Vec::new();
+    if let Some(path) = &told.key_file {
+        keys = KeyFile::at(path).keys()?;
+    }
+    for (at, argument) in told.key.iter().flatten().enumerate() {
+        let key = Key::from_argument(argument.as_str());
+        keys.push(key.map_err(|source| ConfigError::Key { number: at + 1, source })?);
+    }
+    if keys.is_empty() {
+        let file = told.key_file.as_deref().unwrap_or(Path::new("keys.toml"));
+        return Err(unfit(format!(
+            "no key, so nobody could use the API; create one with\n  \
+             rollcall-gateway key create --file {0} --id ID --role viewer\n\
+             and start with --key-file {0}",
+            file.display()
+        )));
+    }
+    KeyRing::new(keys).map_err(ConfigError::Keys)
+}
+
+fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        key,
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Reads the configuration file. Paths in it are relative to the working directory, as flags are.
+fn from_file(path: &Path) -> Result<Layer, ConfigError> {
+    parse_file(path, &read("config", path)?)
+}
+
+fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = text.get(..at).unwrap_or(text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        ConfigError::File {
+            path: path.to_owned(),
+            line: before.matches('\n').count() + 1,
+            column: before[line_start..].chars().count() + 1,
+            message: error.message().to_owned(),
+            excerpt: text[line_start..].lines().next().unwrap_or_default().trim().to_owned(),
+        }
+    })
+}
+
+/// Reads environment variables by the parser of the flags. Names that are none of ours are left alone: Kubernetes puts
+/// `ROLLCALL_GATEWAY_SERVICE_HOST` and the like beside every pod.
+fn from_environment(variables: impl IntoIterator<Item = (String, String)>) -> Result<Layer, ConfigError> {
+    let command = Layer::augment_args(Command::new("environment").no_binary_name(true));
+    let flags: Vec<String> =
+        command.get_arguments().filter_map(|argument| argument.get_long().map(str::to_owned)).collect();
+    let mut layer = Layer::default();
+    for (name, value) in variables {
+        let Some(flag) =
+            name.strip_prefix(ENV_PREFIX).map(|rest| rest.to_ascii_lowercase().replace('_', "-"))
+        else {
+            continue;
+        };
+        if !flags.contains(&flag) || name != variable(&flag) {
+            continue;
+        }
+        let parsed = command
+            .clone()
+            .try_get_matches_from([format!("--{flag}={value}")])
+            .and_then(|matches| <Layer as clap::FromArgMatches>::from_arg_matches(&matches));
+        layer = parsed
+            .map_err(|error| ConfigError::Environment {
+                message: reason(&error),
+                value: if flag == "key" { "...".to_owned() } else { value },
+                name,
+            })?
+            .over(layer);
+    }
+    Ok(layer)
+}
+
+fn variable(flag: &str) -> String {
+    format!("{ENV_PREFIX}{}", flag.to_ascii_uppercase().replace('-', "_"))
+}
+
+/// What clap found wrong with a value, without its talk of flags.
+fn reason(error: &clap::Error) -> String {
+    if let Some(source) = std::error::Error::source(error) {
+        return source.to_string();
+    }
+    let mut reason = "it is not a value for this".to_owned();
+    if let Some(clap::error::ContextValue::Strings(possible)) =
+        error.get(clap::error::ContextKind::ValidValue)
+    {
+        // Writing to a String cannot fail.
+        let _ = write!(reason, ", expected {}", possible.join(" or "));
+    }
+    reason
+}
+
+/// A parser for flags out of a type's own.
+fn parser<T>() -> ValueParser
+where
+    T: std::str::FromStr + Clone + Send + Sync + 'static,
+    T::Err: std::error::Error + Send + Sync,
+{
+    ValueParser::new(|text: &str| text.parse::<T>())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The keys of the configuration, told or not: one layer each of flags, environment and file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+use super::parser;
+use super::values::{BasePath, KeyArgument, ListenAddress, LogFormat, NodeAddress, Span};
+
+/// What one source tells. Absent is what it does not.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Layer {
+    /// The configuration file (TOML; see gateway.example.toml)
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:8081]
+    #[arg(long, value_name = "IP:PORT", value_parser = parser::<ListenAddress>())]
+    pub listen: Option<ListenAddress>,
+
+    /// Allow plain HTTP on an address that is not loopback
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+
+    /// An agent; give one for each node of the cluster (or several between commas)
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parser::<NodeAddress>())]
+    pub node: Option<Vec<NodeAddress>>,
+
+    /// Speak TLS to agents; the certificates of their authorities (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub node_ca: Option<PathBuf>,
+
+    /// The name in agents' certificates, where it is not the host of their address
+    #[arg(long, value_name = "NAME")]
+    pub node_domain: Option<String>,
+
+    /// The gateway's own certificate chain towards agents (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub node_cert: Option<PathBuf>,
+
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub node_key: Option<PathBuf>,
+
+    /// How often to ask each agent how it fares [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub probe_interval: Option<Span>,
+
+    /// How long connecting to an agent may take [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub connect_timeout: Option<Span>,
+
+    /// The file of API keys; make it with `rollcall-gateway key create`
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+
+    /// An API key, role viewer or operator; for tests, because others can read command lines
+    #[arg(long, value_name = "ID:SECRET:ROLE", value_parser = key_argument())]
+    #[serde(skip)]
+    pub key: Option<Vec<KeyArgument>>,
+
+    /// What the API's paths begin with [default: /api/v4]
+    #[arg(long, value_name = "PATH", value_parser = parser::<BasePath>())]
+    pub base_path: Option<BasePath>,
+
+    /// How long a request may take; a client may ask for less [default: 5s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub request_timeout: Option<Span>,
+
+    /// How long a request's head may take to arrive, and how long a connection may idle [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub read_timeout: Option<Span>,
+
+    /// Requests answered at once; more get 503 [default: 512]
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<usize>,
+
+    /// Connections at once; more are closed [default: 4096]
+    #[arg(long, value_name = "N")]
+    pub max_connections: Option<usize>,
+
+    /// Bytes of a request's URL; more get 413 [default: 16384]
+    #[arg(long, value_name = "N")]
+    pub max_url_bytes: Option<usize>,
+
+    /// Bytes of a request's head; more get 413 [default: 65536]
+    #[arg(long, value_name = "N")]
+    pub max_head_bytes: Option<usize>,
+
+    /// Bytes of a request's body; more get 413 [default: 65536]
+    #[arg(long, value_name = "N")]
+    pub max_body_bytes: Option<usize>,
+
+    /// How long to say "not ready" before accepting no more, after SIGTERM [default: 0s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub drain_delay: Option<Span>,
+
+    /// How long requests may take to finish after that [default: 10s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub drain_timeout: Option<Span>,
+
+    /// How log lines look: text or json [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = parser::<LogFormat>())]
+    pub log_format: Option<LogFormat>,
+
+    /// Which log lines to write, such as debug or rollcall_gateway=debug [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log_filter: Option<String>,
+}
+
+fn key_argument() -> clap::builder::ValueParser {
+    clap::builder::ValueParser::new(|text: &str| Ok::<_, std::convert::Infallible>(KeyArgument::from(text)))
+}
+
+impl Layer {
+    /// This layer where it tells something, the other where it does not.
+    #[must_use]
+    pub fn over(self, under: Self) -> Self {
+        Self {
+            config: self.config.or(under.config),
+            listen: self.listen.or(under.listen),
+            insecure: self.insecure.or(under.insecure),
+            node: self.node.or(under.node),
+            node_ca: self.node_ca.or(under.node_ca),
+            node_domain: self.node_domain.or(under.node_domain),
+            node_cert: self.node_cert.or(under.node_cert),
+            node_key: self.node_key.or(under.node_key),
+            probe_interval: self.probe_interval.or(under.probe_interval),
+            connect_timeout: self.connect_timeout.or(under.connect_timeout),
+            key_file: self.key_file.or(under.key_file),
+            key: self.key.or(under.key),
+            base_path: self.base_path.or(under.base_path),
+            request_timeout: self.request_timeout.or(under.request_timeout),
+            read_timeout: self.read_timeout.or(under.read_timeout),
+            max_requests: self.max_requests.or(under.max_requests),
+            max_connections: self.max_connections.or(under.max_connections),
+            max_url_bytes: self.max_url_bytes.or(under.max_url_bytes),
+            max_head_bytes: self.max_head_bytes.or(under.max_head_bytes),
+            max_body_bytes: self.max_body_bytes.or(under.max_body_bytes),
+            drain_delay: self.drain_delay.or(under.drain_delay),
+            drain_timeout: self.drain_timeout.or(under.drain_timeout),
+            log_format: self.log_format.or(under.log_format),
+            log_filter: self.log_filter.or(under.log_filter),
+        }
+    }
+}

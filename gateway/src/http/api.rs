@@ -1,0 +1,148 @@
+//! Everything under the base path: who asks, what for, and until when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, Method, Request};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::auth;
+use super::decode::Shown;
+use super::error::ApiError;
+use super::limits::Limits;
+use super::query::{self, Given};
+use super::route::Route;
+use super::{clients, nodes};
+use crate::cluster::Cluster;
+use crate::keys::{Key, KeyRing, Role};
+
+/// The header by which a client asks for an earlier deadline, milliseconds.
+const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
+
+/// What answering needs.
+#[derive(Debug)]
+pub(crate) struct Api {
+    cluster: Cluster,
+    keys: KeyRing,
+    /// Empty, or with a leading and without a trailing slash.
+    base_path: String,
+    timeout: Duration,
+    limits: Limits,
+    /// One for each request in progress.
+    slots: Semaphore,
+}
+
+/// Nodes that answered, of how many: left for the access log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) answered: usize,
+    pub(super) total: usize,
+}
+
+/// The key a request showed: left for the access log.
+#[derive(Clone, Debug)]
+pub(super) struct ShownKey(pub(super) Arc<str>);
+
+impl Api {
+    /// Puts together what answering needs. `base_path` is empty, or has a leading and no trailing slash.
+    pub(crate) fn new(
+        cluster: Cluster,
+        keys: KeyRing,
+        base_path: String,
+        timeout: Duration,
+        limits: Limits,
+    ) -> Self {
+        let slots = Semaphore::new(limits.requests);
+        Self { cluster, keys, base_path, timeout, limits, slots }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// What follows the base path, if the path is under it.
+    fn under_base<'a>(&self, path: &'a str) -> Option<&'a str> {
+        path.strip_prefix(&self.base_path).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
+    /// When a request must be answered.
+    fn deadline(&self, headers: &HeaderMap) -> Result<Instant, ApiError> {
+        let mut values = headers.get_all(TIMEOUT_HEADER).iter();
+        let Some(value) = values.next() else { return Ok(Instant::now() + self.timeout) };
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let asked = text.parse().ok().filter(|asked| *asked > 0 && values.next().is_none());
+        let asked: u64 = asked.ok_or_else(|| ApiError::BadHeader {
+            name: TIMEOUT_HEADER,
+            value: Shown(&text).to_string(),
+            expected: "one integer from 1, milliseconds",
+        })?;
+        Ok(Instant::now() + self.timeout.min(Duration::from_millis(asked)))
+    }
+}
+
+/// Answers whatever is not a health route.
+pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
+    let (parts, _) = request.into_parts();
+    let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
+    let Ok(_slot) = api.slots.try_acquire() else {
+        return ApiError::Overloaded { limit: api.limits.requests }.into_response();
+    };
+    let key = match auth::authenticate(&parts.headers, &api.keys) {
+        Ok(key) => key,
+        Err(refused) => return ApiError::from(refused).into_response(),
+    };
+    let query = parts.uri.query().unwrap_or_default();
+    let result = match api.deadline(&parts.headers) {
+        Ok(deadline) => {
+            let operation = operate(&api, key, &parts.method, path, query, deadline);
+            timeout_at(deadline, operation).await.unwrap_or(Err(ApiError::Deadline))
+        }
+        Err(error) => Err(error),
+    };
+    let mut response = result.unwrap_or_else(|error| {
+        tracing::debug!(%error, key = %key.id, "request refused");
+        error.into_response()
+    });
+    response.extensions_mut().insert(ShownKey(Arc::clone(&key.id)));
+    response
+}
+
+async fn operate(
+    api: &Api,
+    key: &Key,
+    method: &Method,
+    path: &str,
+    query: &str,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
+    let cluster = &api.cluster;
+    match Route::find(method, path)? {
+        Route::Clients { node } => {
+            let given = Given { node: node.as_deref(), username: None };
+            clients::list(cluster, query, given, deadline).await
+        }
+        Route::Username { node, username } => {
+            let given = Given { node: node.as_deref(), username: Some(&username) };
+            clients::list(cluster, query, given, deadline).await
+        }
+        Route::Client { node, clientid } if method == Method::DELETE => {
+            if key.role != Role::Operator {
+                return Err(ApiError::Forbidden { key: key.id.to_string() });
+            }
+            clients::kick(cluster, query, node, &clientid, deadline).await
+        }
+        Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
+        Route::Nodes => {
+            query::none(query)?;
+            Ok(nodes::list(cluster))
+        }
+        Route::Node { node } => {
+            query::none(query)?;
+            nodes::one(cluster, &node)
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! List, get and kick.
+
+use axum::response::Response;
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::api::Answered;
+use super::envelope;
+use super::error::ApiError;
+use super::query::{self, Given};
+use crate::cluster::{Cluster, ClusterError, Scope};
+use crate::page::completeness::Completeness;
+
+/// A page of clients.
+pub(super) async fn list(
+    cluster: &Cluster,
+    query: &str,
+    given: Given<'_>,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
+    let request = query::list(query, given)?;
+    let answer = cluster.list(&request.query, deadline).await.map_err(|error| match error {
+        ClusterError::UnknownNode { name, known } if given.node.is_none() => {
+            ApiError::UnknownNode { name, known }
+        }
+        error => error.into(),
+    })?;
+    if !request.partial && !answer.completeness.is_whole() {
+        return Err(ApiError::Partial(answer.completeness));
+    }
+    let body = envelope::list(&answer, request.query.page, request.query.limit, request.fields);
+    Ok(noted(envelope::json(StatusCode::OK, &body), &answer.completeness))
+}
+
+/// Every session under a client id.
+pub(super) async fn get(
+    cluster: &Cluster,
+    query: &str,
+    node: Option<String>,
+    clientid: &str,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
+    let fields = query::get(query)?;
+    let answer = cluster.get(clientid, &scope(node), deadline).await?;
+    Ok(noted(envelope::json(StatusCode::OK, &envelope::get(&answer, fields)), &answer.completeness))
+}
+
+/// Ends connection and session.
+pub(super) async fn kick(
+    cluster: &Cluster,
+    query: &str,
+    node: Option<String>,
+    clientid: &str,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
+    query::none(query)?;
+    let answer = cluster.kick(clientid, &scope(node), deadline).await?;
+    Ok(noted(envelope::json(StatusCode::OK, &envelope::kick(&answer, clientid)), &answer.completeness))
+}
+
+fn scope(node: Option<String>) -> Scope {
+    node.map_or(Scope::All, |node| Scope::Only(vec![node]))
+}
+
+/// Leaves for the access log how many nodes answered.
+fn noted(mut response: Response, completeness: &Completeness) -> Response {
+    let Completeness { total, answered, .. } = *completeness;
+    response.extensions_mut().insert(Answered { answered, total });
+    response
+}

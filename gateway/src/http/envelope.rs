@@ -1,0 +1,217 @@
+//! The JSON bodies around rows: `code`, `meta`, `data`; and errors.
+
+use axum::body::Body;
+use axum::response::Response;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use rollcall_proto::v1::Client;
+use serde::{Serialize, Serializer};
+
+use super::error::Code;
+use super::row::{Fields, Row};
+use crate::cluster::{GetAnswer, KickAnswer, ListAnswer};
+use crate::page::completeness::{Completeness, FailedNode};
+
+/// A successful answer. `Meta` before `Data`, so that a reader of a long page sees first how complete it is.
+#[derive(Serialize)]
+pub(super) struct Answer<M, D> {
+    code: u32,
+    meta: M,
+    data: D,
+}
+
+impl<M, D> Answer<M, D> {
+    /// An answer of code 0.
+    pub(super) fn new(meta: M, data: D) -> Self {
+        Self { code: 0, meta, data }
+    }
+}
+
+/// A page of a list.
+pub(super) fn list(answer: &ListAnswer, page: u64, limit: u32, fields: Fields) -> impl Serialize {
+    let meta = ListMeta {
+        page,
+        limit,
+        hasnext: limit > 0 && page.saturating_mul(limit.into()) < answer.count,
+        count: answer.count,
+        consistent: answer.consistent,
+        nodes: Nodes::whole(&answer.completeness),
+    };
+    Answer::new(meta, Rows { clients: &answer.rows, fields })
+}
+
+/// Every session of a client.
+pub(super) fn get(answer: &GetAnswer, fields: Fields) -> impl Serialize {
+    Answer::new(NodesMeta::of(&answer.completeness), Rows { clients: &answer.rows, fields })
+}
+
+/// The sessions that a kick ended, one a node.
+pub(super) fn kick<'a>(answer: &'a KickAnswer, clientid: &'a str) -> impl Serialize {
+    let kicked: Vec<_> = answer.kicked_on.iter().map(|node| Kicked { node, clientid }).collect();
+    Answer::new(NodesMeta::of(&answer.completeness), kicked)
+}
+
+#[derive(Serialize)]
+struct ListMeta<'a> {
+    page: u64,
+    limit: u32,
+    hasnext: bool,
+    count: u64,
+    consistent: bool,
+    nodes: Nodes<'a>,
+}
+
+#[derive(Serialize)]
+struct NodesMeta<'a> {
+    nodes: Nodes<'a>,
+}
+
+impl<'a> NodesMeta<'a> {
+    fn of(completeness: &'a Completeness) -> Self {
+        Self { nodes: Nodes::whole(completeness) }
+    }
+}
+
+#[derive(Serialize)]
+struct Kicked<'a> {
+    node: &'a str,
+    clientid: &'a str,
+}
+
+/// Which nodes answered, as far as it is known.
+#[derive(Serialize)]
+pub(super) struct Nodes<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered: Option<usize>,
+    #[serde(serialize_with = "failed_nodes")]
+    failed: &'a [FailedNode],
+}
+
+impl<'a> Nodes<'a> {
+    /// Everything is known.
+    pub(super) fn whole(completeness: &'a Completeness) -> Self {
+        let Completeness { total, answered, failed } = completeness;
+        Self { total: Some(*total), answered: Some(*answered), failed }
+    }
+
+    /// Only these are known.
+    pub(super) fn failed(failed: &'a [FailedNode]) -> Self {
+        Self { total: None, answered: None, failed }
+    }
+}
+
+fn failed_nodes<S: Serializer>(failed: &[FailedNode], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Failed<'a> {
+        node: &'a str,
+        reason: &'a str,
+    }
+    serializer
+        .collect_seq(failed.iter().map(|node| Failed { node: &node.node, reason: node.reason.as_str() }))
+}
+
+struct Rows<'a> {
+    clients: &'a [Client],
+    fields: Fields,
+}
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.clients.iter().map(|client| Row { client, fields: self.fields }))
+    }
+}
+
+/// The body of every error.
+#[derive(Serialize)]
+pub(super) struct ErrorBody<'a> {
+    code: u32,
+    message: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<ErrorMeta<'a>>,
+}
+
+#[derive(Serialize)]
+struct ErrorMeta<'a> {
+    nodes: Nodes<'a>,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// An error, with what is known of the nodes asked.
+    pub(super) fn new(code: Code, message: String, nodes: Option<Nodes<'a>>) -> Self {
+        Self { code: code as u32, message, meta: nodes.map(|nodes| ErrorMeta { nodes }) }
+    }
+}
+
+/// A response with a JSON body.
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    let (status, body) = match serde_json::to_vec(body) {
+        Ok(body) => (status, body),
+        Err(error) => {
+            // Nothing we write can fail to be JSON: keys are text and writing to memory cannot fail.
+            tracing::error!(%error, "response cannot be written");
+            (StatusCode::INTERNAL_SERVER_ERROR, br#"{"code":102,"message":"internal error"}"#.to_vec())
+        }
+    };
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_proto::Reason;
+
+    use super::*;
+
+    fn completeness() -> Completeness {
+        let failed = vec![FailedNode { node: "b@h".into(), reason: Reason::Timeout }];
+        Completeness { total: 2, answered: 1, failed }
+    }
+
+    fn text(body: &impl Serialize) -> String {
+        serde_json::to_string(body).unwrap()
+    }
+
+    #[test]
+    fn the_three_bodies() {
+        let fields = Fields::parse("clientid,node").unwrap();
+        let row = Client { node: "a@h".into(), clientid: "c".into(), ..Client::default() };
+        let page =
+            ListAnswer { rows: vec![row.clone()], count: 11, consistent: true, completeness: completeness() };
+        insta::assert_snapshot!(
+            text(&list(&page, 1, 10, fields)),
+            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+        );
+        let found = GetAnswer { rows: vec![row], completeness: completeness() };
+        insta::assert_snapshot!(
+            text(&get(&found, fields)),
+            @r#"{"code":0,"meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+        );
+        let kicked = KickAnswer { kicked_on: vec!["a@h".into()], completeness: completeness() };
+        insta::assert_snapshot!(
+            text(&kick(&kicked, "c")),
+            @r#"{"code":0,"meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+        );
+    }
+
+    #[test]
+    fn hasnext_is_whether_rows_follow_the_page() {
+        let hasnext = |page, limit, count| {
+            let answer =
+                ListAnswer { rows: vec![], count, consistent: true, completeness: Completeness::default() };
+            text(&list(&answer, page, limit, Fields::ALL)).contains(r#""hasnext":true"#)
+        };
+        for (page, limit, count, expected) in [
+            (1, 10, 10, false),
+            (1, 10, 11, true),
+            (2, 10, 11, false),
+            (1, 0, 11, false),
+            (u64::MAX, 10_000, u64::MAX, false),
+        ] {
+            assert_eq!(hasnext(page, limit, count), expected, "{page} {limit} {count}");
+        }
+    }
+}

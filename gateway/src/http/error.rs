@@ -1,0 +1,270 @@
+//! The one table from what went wrong to status, code and message.
+//!
+//! Codes are EMQX's; the status is chosen by how the reader will react. Messages name the parameter, the value and
+//! what was expected. What only the operator can use goes to the log instead.
+
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::{ALLOW, CONNECTION, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use rollcall_proto::Reason;
+use thiserror::Error;
+
+use super::auth::Refused;
+use super::decode::{InvalidEncoding, Shown};
+use super::envelope::{self, ErrorBody, Nodes};
+use super::query::BadParameter;
+use crate::cluster::ClusterError;
+use crate::page::completeness::Completeness;
+
+/// A code of the API's error bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// A node failed.
+    NodeFailure = 101,
+    /// Anything without a code of its own.
+    Unknown = 102,
+    /// A parameter, header or path part is wrong.
+    BadParameter = 108,
+    /// No node has the client.
+    ClientNotFound = 112,
+}
+
+/// Why a request has no answer.
+#[derive(Debug, Error)]
+pub(crate) enum ApiError {
+    /// No key, or none that is known.
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    /// The key may only read.
+    #[error("key {key:?} has the role viewer, expected operator")]
+    Forbidden {
+        /// The key's id.
+        key: String,
+    },
+    /// The path is none of the API's.
+    #[error("there is nothing at this path")]
+    NoRoute,
+    /// The path is, the method is not.
+    #[error("this method is not allowed here, expected one of {allow}")]
+    MethodNotAllowed {
+        /// The value of `Allow`.
+        allow: &'static str,
+    },
+    /// A part of the path cannot be decoded.
+    #[error("{name} {} in the path: {why}", Shown(value))]
+    BadPath {
+        /// The part.
+        name: &'static str,
+        /// As it came.
+        value: String,
+        /// What is wrong with it.
+        why: InvalidEncoding,
+    },
+    /// A query parameter is wrong.
+    #[error("{0}")]
+    BadParameter(#[from] BadParameter),
+    /// A header of ours is wrong.
+    #[error("header {name}: {value}, expected {expected}")]
+    BadHeader {
+        /// Its name.
+        name: &'static str,
+        /// As it came, ready to be shown.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The request's body broke off or took too long.
+    #[error("the request's body did not arrive")]
+    BodyBroken,
+    /// URL, head or body are over their limit.
+    #[error("{what} of {bytes} bytes, expected at most {limit}")]
+    TooLarge {
+        /// What is, and of which header where it is one.
+        what: String,
+        /// How large it is, at least.
+        bytes: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The gateway answers as many requests as it may.
+    #[error("the gateway is answering {limit} requests already, try again later")]
+    Overloaded {
+        /// The limit.
+        limit: usize,
+    },
+    /// The gateway is shutting down.
+    #[error("the gateway is shutting down")]
+    Draining,
+    /// The deadline passed.
+    #[error("no answer within the deadline")]
+    Deadline,
+    /// A defect of the gateway.
+    #[error("internal error, see the gateway's log for request {request}")]
+    Internal {
+        /// The request's id.
+        request: String,
+    },
+    /// The cluster has no answer; the scope, if any, came from the path.
+    #[error("{0}")]
+    Cluster(#[from] ClusterError),
+    /// `_node` names a node that is not of the cluster.
+    #[error("parameter _node={}: expected the name of a node, one of {}", Shown(name), known.join(", "))]
+    UnknownNode {
+        /// As asked for.
+        name: String,
+        /// The nodes there are.
+        known: Vec<String>,
+    },
+    /// `_partial=false`, and some nodes did not answer.
+    #[error("not every node answered, and _partial=false asks for all: {}", failed(.0))]
+    Partial(Completeness),
+}
+
+fn failed(completeness: &Completeness) -> String {
+    let failed = completeness.failed.iter();
+    failed.map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
+}
+
+impl ApiError {
+    /// The table.
+    pub(crate) fn verdict(&self) -> (StatusCode, Code) {
+        match self {
+            Self::Refused(_) => (StatusCode::UNAUTHORIZED, Code::Unknown),
+            Self::Forbidden { .. } => (StatusCode::FORBIDDEN, Code::Unknown),
+            Self::NoRoute => (StatusCode::NOT_FOUND, Code::Unknown),
+            Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unknown),
+            Self::BadPath { .. }
+            | Self::BadParameter(_)
+            | Self::BadHeader { .. }
+            | Self::UnknownNode { .. } => (StatusCode::BAD_REQUEST, Code::BadParameter),
+            Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
+            Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
+            Self::Overloaded { .. } | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+            Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
+            Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
+            Self::Partial(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
+            Self::Cluster(error) => match error {
+                ClusterError::UnknownNode { .. } => (StatusCode::NOT_FOUND, Code::NodeFailure),
+                ClusterError::NotFound { .. } => (StatusCode::NOT_FOUND, Code::ClientNotFound),
+                ClusterError::NodeNotYetKnown { .. }
+                | ClusterError::NobodyAnswered { .. }
+                | ClusterError::NotFoundIncomplete { .. } => {
+                    (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure)
+                }
+                // Nothing failed, and asking again may do it.
+                ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+                ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
+                    (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure)
+                }
+                ClusterError::OwnerFailed { .. } => (StatusCode::BAD_GATEWAY, Code::NodeFailure),
+            },
+        }
+    }
+
+    /// What is known of the nodes that were asked.
+    fn nodes(&self) -> Option<Nodes<'_>> {
+        match self {
+            Self::Partial(completeness) => Some(Nodes::whole(completeness)),
+            Self::Cluster(
+                ClusterError::NobodyAnswered { failed } | ClusterError::NotFoundIncomplete { failed, .. },
+            ) => Some(Nodes::failed(failed)),
+            Self::Cluster(ClusterError::OwnerFailed { owner, .. }) => {
+                Some(Nodes::failed(std::slice::from_ref(owner)))
+            }
+            _ => None,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, code) = self.verdict();
+        let body = ErrorBody::new(code, self.to_string(), self.nodes());
+        let mut response = envelope::json(status, &body);
+        let headers = response.headers_mut();
+        match self {
+            Self::Refused(_) => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(r#"Basic realm="rollcall""#));
+            }
+            Self::MethodNotAllowed { allow } => {
+                headers.insert(ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::Overloaded { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            // What is left of the body is not worth reading.
+            Self::TooLarge { .. } | Self::BodyBroken => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::page::completeness::FailedNode;
+
+    fn node(name: &str, reason: Reason) -> FailedNode {
+        FailedNode { node: name.into(), reason }
+    }
+
+    #[tokio::test]
+    async fn the_table() {
+        let failed = || vec![node("b@h", Reason::Timeout), node("c@h", Reason::Unreachable)];
+        let clientid = || "c/1".to_owned();
+        let owner_failed =
+            |reason| ClusterError::OwnerFailed { clientid: clientid(), owner: node("a@h", reason) };
+        let known = || vec!["a@h".to_owned(), "b@h".to_owned()];
+        let errors: Vec<ApiError> = vec![
+            Refused::Missing.into(),
+            Refused::Malformed("x").into(),
+            Refused::Wrong.into(),
+            ApiError::Forbidden { key: "dash".into() },
+            ApiError::NoRoute,
+            ApiError::MethodNotAllowed { allow: "GET, HEAD" },
+            ApiError::BadPath { name: "clientid", value: "%zz".into(), why: InvalidEncoding::Percent },
+            ApiError::BadHeader {
+                name: "Rollcall-Timeout-Ms",
+                value: "\"x\"".into(),
+                expected: "an integer",
+            },
+            ApiError::BodyBroken,
+            ApiError::TooLarge { what: "URL".into(), bytes: 20_000, limit: 16_384 },
+            ApiError::Overloaded { limit: 512 },
+            ApiError::Draining,
+            ApiError::Deadline,
+            ApiError::Internal { request: "r1".into() },
+            ClusterError::UnknownNode { name: "x".into(), known: known() }.into(),
+            ApiError::UnknownNode { name: "x".into(), known: known() },
+            ClusterError::NodeNotYetKnown { name: "x".into(), silent: vec!["127.0.0.1:1".into()] }.into(),
+            ClusterError::NobodyAnswered { failed: failed() }.into(),
+            ClusterError::NotFoundIncomplete { clientid: clientid(), failed: failed() }.into(),
+            ClusterError::NotFound { clientid: clientid() }.into(),
+            ClusterError::Moved { clientid: clientid() }.into(),
+            owner_failed(Reason::Timeout).into(),
+            owner_failed(Reason::Unreachable).into(),
+            ApiError::Partial(Completeness { total: 3, answered: 1, failed: failed() }),
+        ];
+        let mut table = String::new();
+        for error in errors {
+            let response = error.into_response();
+            let status = response.status();
+            assert_eq!(response.headers()["content-type"], "application/json");
+            let extra: Vec<String> = [&WWW_AUTHENTICATE, &ALLOW, &RETRY_AFTER, &CONNECTION]
+                .into_iter()
+                .filter_map(|name| {
+                    Some(format!(" {name}: {}", response.headers().get(name)?.to_str().unwrap()))
+                })
+                .collect();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body = std::str::from_utf8(&body).unwrap();
+            table += &format!("{}{}\n  {body}\n", status.as_u16(), extra.concat());
+        }
+        insta::assert_snapshot!(table);
+    }
+}

@@ -1,0 +1,84 @@
+//! The HTTP API.
+//!
+//! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
+//! the health routes or [`api`]: key, place among the routes, operation. A list goes on to [`clients`], [`query`], the
+//! cluster, [`envelope`] and [`row`]. Whatever fails on the way is an [`error::ApiError`], the one place where
+//! statuses and codes are chosen.
+//!
+//! Every answer is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::State;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::{Router, routing};
+use http::StatusCode;
+use serde::Serialize;
+
+use self::api::Api;
+use self::error::ApiError;
+
+pub(crate) mod api;
+mod auth;
+mod clients;
+mod decode;
+mod envelope;
+pub(crate) mod error;
+pub(crate) mod limits;
+mod nodes;
+mod observe;
+mod query;
+mod route;
+mod row;
+mod time;
+
+pub(crate) use self::observe::Peer;
+
+/// Whether the gateway takes new work; once false, it stays so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Drain(Arc<AtomicBool>);
+
+impl Drain {
+    /// Says that the gateway is going away.
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn has_begun(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Every route, with all that stands before it.
+pub(crate) fn router(api: Api, drain: Drain) -> Router {
+    let limits = api.limits();
+    Router::new()
+        .route("/health/live", routing::get(live))
+        .route("/health/ready", routing::get(ready).with_state(drain))
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: route::READ })
+        .fallback(api::answer)
+        .with_state(Arc::new(api))
+        .layer(from_fn_with_state(limits, limits::enforce))
+        .layer(from_fn(observe::observe))
+}
+
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+}
+
+async fn live() -> Response {
+    envelope::json(StatusCode::OK, &Health { status: "live" })
+}
+
+async fn ready(State(drain): State<Drain>) -> Response {
+    if drain.has_begun() {
+        return ApiError::Draining.into_response();
+    }
+    envelope::json(StatusCode::OK, &Health { status: "ready" })
+}
+
+#[cfg(test)]
+mod tests;

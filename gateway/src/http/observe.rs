@@ -1,0 +1,90 @@
+//! What surrounds every request: its id, the access log, and a net under panics.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+
+use axum::body::Body;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderName, HeaderValue};
+use http::{HeaderMap, Method, Request};
+use hyper::body::Body as _;
+use tokio::time::Instant;
+
+use super::api::{Answered, ShownKey};
+use super::error::ApiError;
+
+/// Names a request in the log; taken from the request where it gives one that a log line can hold.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longer request ids are replaced.
+const LONGEST_ID: usize = 128;
+
+/// Where a request came from; a connection puts it into each of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Answers a request and logs it.
+pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
+    let begun = Instant::now();
+    let id = request_id(request.headers());
+    let method = request.method().clone();
+    let url = request.uri().clone();
+    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+
+    let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = outcome.unwrap_or_else(|panic| {
+        let what = panic.downcast_ref::<&str>().copied();
+        let what = what.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        tracing::error!(request = %shown(&id), panic = what.unwrap_or("?"), "a request's handler panicked");
+        ApiError::Internal { request: shown(&id).to_owned() }.into_response()
+    });
+    if method == Method::HEAD {
+        leave_out_body(&mut response);
+    }
+    let key = response.extensions().get::<ShownKey>().map(|key| &*key.0);
+    let nodes = response.extensions().get::<Answered>();
+    tracing::info!(
+        target: "rollcall_gateway::access",
+        request = %shown(&id),
+        peer = peer.map(tracing::field::display),
+        key,
+        %method,
+        url = url.path_and_query().map(tracing::field::display),
+        status = response.status().as_u16(),
+        duration_ms = begun.elapsed().as_secs_f64() * 1000.0,
+        answered = nodes.map(|nodes| nodes.answered),
+        nodes = nodes.map(|nodes| nodes.total),
+        "request"
+    );
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(REQUEST_ID, id);
+    response
+}
+
+/// The request's own id if it is visible ASCII of sane length, else a random one.
+fn request_id(headers: &HeaderMap) -> HeaderValue {
+    let sane = |id: &&HeaderValue| {
+        !id.is_empty() && id.len() <= LONGEST_ID && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    };
+    if let Some(id) = headers.get(REQUEST_ID).filter(sane) {
+        return id.clone();
+    }
+    let id = format!("{:032x}", rand::random::<u128>());
+    HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("-"))
+}
+
+/// Every id is ASCII.
+fn shown(id: &HeaderValue) -> &str {
+    id.to_str().unwrap_or_default()
+}
+
+/// An answer to HEAD says how long the body would be.
+fn leave_out_body(response: &mut Response) {
+    if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    }
+    *response.body_mut() = Body::empty();
+}

@@ -1,0 +1,319 @@
+//! The query string becomes a [`ListQuery`] and what only concerns the presentation.
+//!
+//! Unknown parameters are refused: a mistyped filter must never widen a result. So is whatever cannot be read;
+//! integers out of range are not that, they just lie beyond every value there is.
+
+use std::net::IpAddr;
+
+use rollcall_proto::v1::{ConnState, Filter};
+use rollcall_proto::{MAX_LIMIT, Order, SortField, address};
+use thiserror::Error;
+
+use super::decode::{self, InvalidEncoding, Shown};
+use super::row::{Fields, KEYS};
+use crate::cluster::{ListQuery, Scope};
+
+/// More parameters than this are refused.
+const MOST_PARAMETERS: usize = 256;
+
+/// Parameters that every list takes, in the order they are documented.
+const LIST: [&str; 21] = [
+    "clientid",
+    "username",
+    "zone",
+    "proto_name",
+    "proto_ver",
+    "ip_address",
+    "conn_state",
+    "clean_start",
+    "_like_clientid",
+    "_like_username",
+    "_gte_created_at",
+    "_lte_created_at",
+    "_gte_connected_at",
+    "_lte_connected_at",
+    "_page",
+    "_limit",
+    "_sort",
+    "_order",
+    "_fields",
+    "_partial",
+    "_node",
+];
+
+/// A query string that cannot be read.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum BadParameter {
+    /// The operation takes no such parameter.
+    #[error("unknown parameter {}, expected {expected}", Shown(name))]
+    Unknown {
+        /// As it came.
+        name: String,
+        /// What the operation takes.
+        expected: String,
+    },
+    /// A value cannot be read.
+    #[error("parameter {name}={}: expected {expected}", Shown(value))]
+    Value {
+        /// The parameter.
+        name: &'static str,
+        /// As it came, decoded.
+        value: String,
+        /// What it should be.
+        expected: String,
+    },
+    /// A parameter that can only have one value.
+    #[error("parameter {name} is given twice, expected once")]
+    Twice {
+        /// The parameter.
+        name: &'static str,
+    },
+    /// A name or value cannot be decoded.
+    #[error("parameter {}={}: {why}", Shown(name), Shown(value))]
+    Encoding {
+        /// As it came.
+        name: String,
+        /// As it came.
+        value: String,
+        /// What is wrong with it.
+        why: InvalidEncoding,
+    },
+    /// Too many parameters.
+    #[error("{count} parameters, expected at most {MOST_PARAMETERS}")]
+    TooMany {
+        /// How many came.
+        count: usize,
+    },
+}
+
+/// What a list is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ListRequest {
+    /// For the cluster.
+    pub(super) query: ListQuery,
+    /// Which keys of the rows to write.
+    pub(super) fields: Fields,
+    /// Whether an answer that lacks nodes is welcome.
+    pub(super) partial: bool,
+}
+
+/// What the path has said already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Given<'a> {
+    pub(super) node: Option<&'a str>,
+    pub(super) username: Option<&'a str>,
+}
+
+impl Given<'_> {
+    fn takes(&self, name: &str) -> bool {
+        match name {
+            "_node" => self.node.is_none(),
+            "username" => self.username.is_none(),
+            _ => true,
+        }
+    }
+}
+
+/// Reads the query string of a list.
+pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadParameter> {
+    let known: Vec<&'static str> = LIST.into_iter().filter(|name| given.takes(name)).collect();
+    let mut filter = Filter::default();
+    let mut nodes = Vec::new();
+    let mut once = Once::default();
+    if let Some(username) = given.username {
+        filter.username.push(username.to_owned());
+    }
+    for Parameter { name, value } in parameters(query, &known)? {
+        let bad = |expected: &str| BadParameter::Value {
+            name,
+            value: value.clone(),
+            expected: expected.to_owned(),
+        };
+        let seconds =
+            || Ok(integer(&value).ok_or_else(|| bad("an integer, seconds since 1970"))?.saturating_mul(1000));
+        match name {
+            "clientid" => filter.clientid.push(value),
+            "username" => filter.username.push(value),
+            "zone" => filter.zone.push(value),
+            "proto_name" => filter.proto_name.push(value),
+            "proto_ver" => filter.proto_ver.push(integer(&value).ok_or_else(|| bad("an integer"))?),
+            "ip_address" => {
+                let ip: IpAddr = value.parse().map_err(|_| bad("an IPv4 or IPv6 address"))?;
+                filter.ip_address.push(address::to_wire(ip));
+            }
+            "conn_state" => {
+                let state = match value.as_str() {
+                    "connected" => ConnState::Connected,
+                    "idle" => ConnState::Idle,
+                    "disconnected" => ConnState::Disconnected,
+                    _ => return Err(bad("connected, idle or disconnected")),
+                };
+                filter.conn_state.push(state.into());
+            }
+            "clean_start" => filter.clean_start.push(flag(&value).ok_or_else(|| bad("true or false"))?),
+            "_like_clientid" => filter.like_clientid.push(value),
+            "_like_username" => filter.like_username.push(value),
+            "_gte_created_at" => at_least(&mut filter.gte_created_at_ms, seconds()?),
+            "_lte_created_at" => at_most(&mut filter.lte_created_at_ms, seconds()?),
+            "_gte_connected_at" => at_least(&mut filter.gte_connected_at_ms, seconds()?),
+            "_lte_connected_at" => at_most(&mut filter.lte_connected_at_ms, seconds()?),
+            "_page" => {
+                let page = digits(&value).and_then(|digits| digits.parse().ok()).filter(|page| *page > 0);
+                let page = page.ok_or_else(|| bad("an integer from 1 to 18446744073709551615"))?;
+                set(&mut once.page, name, page)?;
+            }
+            "_limit" => {
+                let limit = integer(&value).and_then(|limit| u64::try_from(limit).ok());
+                let limit = limit.ok_or_else(|| bad("an integer from 0; above 10000 is lowered to 10000"))?;
+                set(&mut once.limit, name, u32::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT))?;
+            }
+            "_sort" => {
+                let field = SortField::from_name(&value);
+                set(&mut once.sort, name, field.ok_or_else(|| bad(&sort_fields()))?)?;
+            }
+            "_order" => {
+                let descending = match value.as_str() {
+                    "asc" => false,
+                    "desc" => true,
+                    _ => return Err(bad("asc or desc")),
+                };
+                set(&mut once.descending, name, descending)?;
+            }
+            "_fields" => set(&mut once.fields, name, fields(&value)?)?,
+            "_partial" => set(&mut once.partial, name, flag(&value).ok_or_else(|| bad("true or false"))?)?,
+            "_node" if value.is_empty() => return Err(bad("the name of a node")),
+            "_node" => nodes.push(value),
+            // Every name is one of LIST, all of which stand above.
+            _ => return Err(unknown(name.to_owned(), &known)),
+        }
+    }
+    nodes.extend(given.node.map(str::to_owned));
+    let order = Order {
+        field: once.sort.unwrap_or(SortField::Clientid),
+        descending: once.descending.unwrap_or_default(),
+    };
+    let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
+    let (page, limit) = (once.page.unwrap_or(1), once.limit.unwrap_or(MAX_LIMIT));
+    Ok(ListRequest {
+        query: ListQuery { filter, order, page, limit, scope },
+        fields: once.fields.unwrap_or(Fields::ALL),
+        partial: once.partial.unwrap_or(true),
+    })
+}
+
+/// Reads the query string of a single client.
+pub(super) fn get(query: &str) -> Result<Fields, BadParameter> {
+    let mut chosen = None;
+    for Parameter { name, value } in parameters(query, &["_fields"])? {
+        set(&mut chosen, name, fields(&value)?)?;
+    }
+    Ok(chosen.unwrap_or(Fields::ALL))
+}
+
+/// Refuses every parameter.
+pub(super) fn none(query: &str) -> Result<(), BadParameter> {
+    parameters(query, &[]).map(drop)
+}
+
+/// Parameters that can stand there once.
+#[derive(Default)]
+struct Once {
+    page: Option<u64>,
+    limit: Option<u32>,
+    sort: Option<SortField>,
+    descending: Option<bool>,
+    fields: Option<Fields>,
+    partial: Option<bool>,
+}
+
+fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), BadParameter> {
+    if slot.replace(value).is_some() {
+        return Err(BadParameter::Twice { name });
+    }
+    Ok(())
+}
+
+struct Parameter {
+    name: &'static str,
+    value: String,
+}
+
+/// Splits and decodes a query string of known parameters.
+fn parameters(query: &str, known: &[&'static str]) -> Result<Vec<Parameter>, BadParameter> {
+    let parts = || query.split('&').filter(|part| !part.is_empty());
+    let count = parts().count();
+    if count > MOST_PARAMETERS {
+        return Err(BadParameter::TooMany { count });
+    }
+    parts()
+        .map(|part| {
+            let (raw_name, raw_value) = part.split_once('=').unwrap_or((part, ""));
+            let decode = |raw| {
+                decode::query_part(raw).map_err(|why| BadParameter::Encoding {
+                    name: raw_name.to_owned(),
+                    value: raw_value.to_owned(),
+                    why,
+                })
+            };
+            let name = decode(raw_name)?;
+            let Some(name) = known.iter().copied().find(|known| *known == name) else {
+                return Err(unknown(name, known));
+            };
+            Ok(Parameter { name, value: decode(raw_value)? })
+        })
+        .collect()
+}
+
+fn unknown(name: String, known: &[&str]) -> BadParameter {
+    let expected =
+        if known.is_empty() { "no parameters".to_owned() } else { format!("one of {}", known.join(", ")) };
+    BadParameter::Unknown { name, expected }
+}
+
+fn fields(value: &str) -> Result<Fields, BadParameter> {
+    Fields::parse(value).map_err(|bad| BadParameter::Value {
+        name: "_fields",
+        value: value.to_owned(),
+        expected: format!("keys of a row between commas, {} is not one of {}", Shown(bad), KEYS.join(", ")),
+    })
+}
+
+fn sort_fields() -> String {
+    let names: Vec<&str> = SortField::ALL.into_iter().map(SortField::name).collect();
+    format!("one of {}", names.join(", "))
+}
+
+/// An integer of any size; what is beyond 64 bits counts as the nearest that is not.
+fn integer(text: &str) -> Option<i64> {
+    let beyond = if text.starts_with('-') { i64::MIN } else { i64::MAX };
+    digits(text.strip_prefix('-').unwrap_or(text))
+        .filter(|_| !text.starts_with("-+"))
+        .map(|_| text.parse().unwrap_or(beyond))
+}
+
+/// The text without its plus sign, if the rest is decimal digits.
+fn digits(text: &str) -> Option<&str> {
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+/// Of several lower bounds the highest counts.
+fn at_least(bound: &mut Option<i64>, value: i64) {
+    *bound = Some(bound.map_or(value, |bound| bound.max(value)));
+}
+
+/// Of several upper bounds the lowest counts.
+fn at_most(bound: &mut Option<i64>, value: i64) {
+    *bound = Some(bound.map_or(value, |bound| bound.min(value)));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+//! Which operation a path names.
+//!
+//! Paths are split before they are decoded, so that a client id may hold a slash (`%2F`), be `..` or be
+//! `username`. The usual routers decode first, fold dots or cannot tell bad percent-encoding from a literal `%`.
+
+use super::decode;
+use super::error::ApiError;
+
+/// An operation's place, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Route {
+    /// `/clients`, or the clients of one node.
+    Clients { node: Option<String> },
+    /// `/clients/{clientid}`
+    Client { node: Option<String>, clientid: String },
+    /// `/clients/username/{username}`
+    Username { node: Option<String>, username: String },
+    /// `/nodes`
+    Nodes,
+    /// `/nodes/{node}`
+    Node { node: String },
+}
+
+/// A place whose parts are still as they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Raw<'a> {
+    Clients(Option<&'a str>),
+    Client(Option<&'a str>, &'a str),
+    Username(Option<&'a str>, &'a str),
+    Nodes,
+    Node(&'a str),
+}
+
+impl Route {
+    /// Methods that `Client` allows; all other places allow [`READ`].
+    const READ_AND_KICK: &'static str = "GET, HEAD, DELETE";
+
+    /// Finds the route of a path without the base path, and decodes its parts.
+    ///
+    /// # Errors
+    /// `NoRoute`; `MethodNotAllowed`; `BadPath` for parts that cannot be decoded.
+    pub(super) fn find(method: &http::Method, path: &str) -> Result<Self, ApiError> {
+        let raw = Raw::find(path).ok_or(ApiError::NoRoute)?;
+        let allow = if matches!(raw, Raw::Client(..)) { Self::READ_AND_KICK } else { READ };
+        if !allow.split(", ").any(|allowed| allowed == method.as_str()) {
+            return Err(ApiError::MethodNotAllowed { allow });
+        }
+        let node = |node: Option<&str>| node.map(|node| part("node", node)).transpose();
+        Ok(match raw {
+            Raw::Clients(on) => Self::Clients { node: node(on)? },
+            Raw::Client(on, clientid) => {
+                Self::Client { node: node(on)?, clientid: part("clientid", clientid)? }
+            }
+            Raw::Username(on, username) => {
+                Self::Username { node: node(on)?, username: part("username", username)? }
+            }
+            Raw::Nodes => Self::Nodes,
+            Raw::Node(name) => Self::Node { node: part("node", name)? },
+        })
+    }
+}
+
+/// Methods of every place that can only be read.
+pub(super) const READ: &str = "GET, HEAD";
+
+impl<'a> Raw<'a> {
+    fn find(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        let segments: Vec<&str> = path.strip_suffix('/').unwrap_or(path).split('/').collect();
+        if segments.iter().any(|segment| segment.is_empty()) {
+            return None;
+        }
+        match segments[..] {
+            ["nodes"] => Some(Self::Nodes),
+            ["nodes", node] => Some(Self::Node(node)),
+            ["nodes", node, "clients", ref rest @ ..] => Self::clients(Some(node), rest),
+            ["clients", ref rest @ ..] => Self::clients(None, rest),
+            _ => None,
+        }
+    }
+
+    fn clients(node: Option<&'a str>, rest: &[&'a str]) -> Option<Self> {
+        match *rest {
+            [] => Some(Self::Clients(node)),
+            [clientid] => Some(Self::Client(node, clientid)),
+            ["username", username] => Some(Self::Username(node, username)),
+            _ => None,
+        }
+    }
+}
+
+fn part(name: &'static str, raw: &str) -> Result<String, ApiError> {
+    match decode::path_segment(raw) {
+        Ok(text) => Ok(text.into_owned()),
+        Err(why) => Err(ApiError::BadPath { name, value: raw.to_owned(), why }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Method;
+
+    use super::*;
+
+    fn found(path: &str) -> Result<Route, ApiError> {
+        Route::find(&Method::GET, path)
+    }
+
+    #[test]
+    fn every_route_and_its_trailing_slash() {
+        let on = || Some("a@127.0.0.1".to_owned());
+        for (path, route) in [
+            ("/clients", Route::Clients { node: None }),
+            ("/clients/c", Route::Client { node: None, clientid: "c".into() }),
+            ("/clients/username", Route::Client { node: None, clientid: "username".into() }),
+            ("/clients/username/u", Route::Username { node: None, username: "u".into() }),
+            ("/clients/username/username", Route::Username { node: None, username: "username".into() }),
+            ("/clients/..", Route::Client { node: None, clientid: "..".into() }),
+            ("/clients/a%2Fb+c", Route::Client { node: None, clientid: "a/b+c".into() }),
+            ("/clients/%2F", Route::Client { node: None, clientid: "/".into() }),
+            ("/nodes", Route::Nodes),
+            ("/nodes/a@127.0.0.1", Route::Node { node: "a@127.0.0.1".into() }),
+            ("/nodes/a%40127.0.0.1/clients", Route::Clients { node: on() }),
+            ("/nodes/a@127.0.0.1/clients/c", Route::Client { node: on(), clientid: "c".into() }),
+            ("/nodes/a@127.0.0.1/clients/username/u", Route::Username { node: on(), username: "u".into() }),
+        ] {
+            assert_eq!(found(path).unwrap(), route, "{path}");
+            assert_eq!(found(&format!("{path}/")).unwrap(), route, "{path}/");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_route() {
+        for path in [
+            "",
+            "/",
+            "//",
+            "clients",
+            "//clients",
+            "/clients//",
+            "/clients//c",
+            "/clients/a/b",
+            "/Clients",
+            "/clients/username/u/x",
+            "/nodes//clients",
+            "/nodes/n/client",
+            "/nodes/n/clients/a/b",
+            "/client_counts",
+        ] {
+            assert!(matches!(found(path), Err(ApiError::NoRoute)), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_client_can_be_deleted() {
+        for path in ["/clients/c", "/nodes/n/clients/c"] {
+            assert!(Route::find(&Method::DELETE, path).is_ok(), "{path}");
+            let refused = Route::find(&Method::POST, path);
+            assert!(
+                matches!(refused, Err(ApiError::MethodNotAllowed { allow: "GET, HEAD, DELETE" })),
+                "{path}"
+            );
+        }
+        for path in ["/clients", "/clients/username/u", "/nodes", "/nodes/n"] {
+            let refused = Route::find(&Method::DELETE, path);
+            assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: READ })), "{path}");
+            assert!(Route::find(&Method::HEAD, path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_decoded_is_named() {
+        let error = found("/clients/%zz").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            r#"clientid "%zz" in the path: expected two hexadecimal digits after every % (a literal % is %25)"#
+        );
+    }
+}

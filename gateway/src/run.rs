@@ -1,0 +1,61 @@
+//! The gateway from start to end.
+
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::cluster::{Cluster, InvalidNode};
+use crate::config::Config;
+use crate::http::api::Api;
+use crate::http::{self, Drain};
+use crate::serve::serve;
+
+/// Starts a gateway and serves; see [`Gateway`].
+///
+/// # Errors
+/// [`InvalidNode`], before anything is answered.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), InvalidNode> {
+    Gateway::start(config)?.serve(listener, shutdown).await;
+    Ok(())
+}
+
+/// A gateway that follows its nodes and is about to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    app: Router,
+    drain: Drain,
+}
+
+impl Gateway {
+    /// Starts following the nodes, which may all be silent. Needs a tokio runtime.
+    ///
+    /// # Errors
+    /// [`InvalidNode`] names an address or TLS setting that no connection can be made with.
+    pub fn start(config: Config) -> Result<Self, InvalidNode> {
+        let cluster = Cluster::start(&config.cluster)?;
+        let drain = Drain::default();
+        let base_path = config.base_path.as_str().to_owned();
+        let api = Api::new(cluster, config.keys.clone(), base_path, config.request_timeout, config.limits);
+        let app = http::router(api, drain.clone());
+        Ok(Self { config, app, drain })
+    }
+
+    /// Answers requests on `listener` until `shutdown` is ready; then says that it is not ready, waits for the drain
+    /// delay, accepts no more, and lets connections finish for as long as the drain timeout.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        let Self { config, app, drain } = self;
+        tracing::info!(nodes = config.cluster.nodes.len(), base_path = config.base_path.as_str(), "serving");
+        let shutdown = async {
+            shutdown.await;
+            drain.begin();
+            sleep(config.drain_delay).await;
+        };
+        serve(listener, app, config.limits, config.drain_timeout, shutdown).await;
+        tracing::info!("stopped");
+    }
+}

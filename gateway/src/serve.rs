@@ -1,0 +1,153 @@
+//! Connections: accepting them, speaking HTTP on them, ending them.
+//!
+//! HTTP/1.1 and HTTP/2 by prior knowledge share one port; which it is shows in a connection's first bytes. hyper-util
+//! finds out as well, but waits for those bytes without end. A connection that sends no whole head for
+//! [`Limits::read_timeout`], be it new or between two requests, is closed without a word.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use self::stream::HttpStream;
+use crate::http::Peer;
+use crate::http::limits::Limits;
+
+mod stream;
+
+/// How far hyper's own limit on a request's head lies above ours: a head up to there is answered with a reason.
+const HEAD_ROOM: usize = 2 << 20;
+
+/// What an HTTP/2 client that knows its server speaks begins with.
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Accepts connections until `shutdown` is ready, then lets those that are there finish what they are at, for as long
+/// as `drain_timeout`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    limits: Limits,
+    drain_timeout: Duration,
+    shutdown: impl Future<Output = ()>,
+) {
+    let graceful = GracefulShutdown::new();
+    let draining = CancellationToken::new();
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let accepting = async {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    accept_failed(&error).await;
+                    continue;
+                }
+            };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                tracing::warn!(%peer, limit = limits.connections, "connection closed, too many are open");
+                continue;
+            };
+            let (watcher, draining) = (graceful.watcher(), draining.clone());
+            let connection = connection(stream, peer, app.clone(), limits, watcher, draining);
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%peer, %error, "connection failed");
+                }
+                drop(slot);
+            });
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    draining.cancel();
+    let open = graceful.count();
+    tracing::info!(connections = open, "draining");
+    if timeout(drain_timeout, graceful.shutdown()).await.is_err() {
+        tracing::warn!(?drain_timeout, "connections were still open at the end of the drain");
+    }
+}
+
+/// A connection that is gone again before it is accepted concerns nobody; when the process is out of file
+/// descriptors, trying again at once would only burn a core.
+async fn accept_failed(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        return;
+    }
+    tracing::error!(%error, "cannot accept connections");
+    sleep(Duration::from_millis(100)).await;
+}
+
+async fn connection(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    app: Router,
+    limits: Limits,
+    watcher: Watcher,
+    draining: CancellationToken,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    stream.set_nodelay(true)?;
+    let mut first = Vec::with_capacity(H2_PREFACE.len());
+    tokio::select! {
+        read = timeout(limits.read_timeout, read_first(&mut stream, &mut first)) => match read {
+            Ok(read) => read?,
+            Err(_) => return Ok(()),
+        },
+        // A connection that has not asked for anything is not waited for.
+        () = draining.cancelled() => return Ok(()),
+    }
+    let is_h2 = first == H2_PREFACE;
+    let io = TokioIo::new(HttpStream::new(stream, first, !is_h2));
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let app = app.clone();
+        async move {
+            request.extensions_mut().insert(Peer(peer));
+            let response = app.oneshot(request.map(Body::new)).await;
+            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+        }
+    });
+    if is_h2 {
+        let mut http = http2::Builder::new(TokioExecutor::new());
+        http.timer(TokioTimer::new())
+            .max_header_list_size(u32::try_from(limits.head_bytes + HEAD_ROOM).unwrap_or(u32::MAX))
+            .keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(limits.read_timeout);
+        watcher.watch(http.serve_connection(io, service)).await?;
+    } else {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(limits.read_timeout)
+            .max_buf_size(limits.head_bytes + HEAD_ROOM);
+        watcher.watch(http.serve_connection(io, service)).await?;
+    }
+    Ok(())
+}
+
+/// Reads until it is clear whether this is HTTP/2.
+async fn read_first(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<()> {
+    while first.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(first) {
+        let most = H2_PREFACE.len() - first.len();
+        if (&mut *stream).take(most as u64).read_buf(first).await? == 0 {
+            break;
+        }
+    }
+    Ok(())
+}

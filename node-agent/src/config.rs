@@ -1,0 +1,342 @@
+//! The settings: one TOML file, overridden by environment variables, overridden by flags.
+//!
+//! Everything is read and checked once, at start. What is wrong is refused with its place (file, line and column, or
+//! flag), its value and what was expected; unknown keys are refused too. `agent.example.toml` shows every key of the
+//! file with its default.
+
+pub mod args;
+mod file;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Deserialize;
+use thiserror::Error;
+
+use self::args::Args;
+use self::file::FileConfig;
+#[cfg(feature = "embedded")]
+use crate::broker::embedded::{EmbeddedSettings, ListenerSettings};
+
+/// Where agents listen unless told otherwise.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18830);
+
+/// Everything an agent needs to know at start.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's name, unique in the cluster. Not empty.
+    pub node_name: String,
+    /// Where gateways connect.
+    pub listen: SocketAddr,
+    /// Whose clients to report.
+    pub broker: BrokerConfig,
+    /// How to speak TLS to gateways; `None` speaks plain HTTP/2.
+    pub tls: Option<Tls>,
+    /// Whether plain HTTP/2 is allowed on an address other than loopback.
+    pub insecure: bool,
+    /// How long calls in flight may take to finish after the signal to stop.
+    pub drain_timeout: Duration,
+    /// Calls in flight at the most.
+    pub max_calls: NonZeroU32,
+    /// How to log.
+    pub log: Log,
+}
+
+/// Which broker, and its settings.
+#[derive(Clone, Debug)]
+pub enum BrokerConfig {
+    /// An MQTT broker in the agent's own process.
+    #[cfg(feature = "embedded")]
+    Embedded(EmbeddedSettings),
+    /// A fixed table.
+    File {
+        /// NDJSON, see [`crate::broker::file`].
+        path: PathBuf,
+    },
+    /// Made-up clients.
+    Synthetic {
+        /// How many.
+        clients: u64,
+        /// Which ones.
+        seed: u64,
+    },
+}
+
+/// The name of a broker in file and flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum BrokerKind {
+    /// An MQTT broker in the agent's own process
+    Embedded,
+    /// A fixed table of clients from an NDJSON file, for tests and demos
+    File,
+    /// Made-up clients, for tests and load
+    Synthetic,
+}
+
+/// Certificate and key towards gateways: paths of PEM files.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The agent's certificate chain, its own certificate first.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// Authorities of gateways' certificates; with it, a gateway must show one.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// How to log, to stderr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// In the syntax of tracing's `EnvFilter`.
+    pub filter: String,
+}
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One readable line an event
+    #[default]
+    Text,
+    /// One JSON object an event
+    Json,
+}
+
+/// Settings that cannot be used; for the operator.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The configuration file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// The file has an unknown key or a value of the wrong kind.
+    #[error("{}:{line}:{column}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+        /// Key, value and what was expected.
+        reason: String,
+    },
+    /// Values that do not go together, or one is missing.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Config {
+    /// The defaults, for this node and broker.
+    #[must_use]
+    pub fn new(node_name: impl Into<String>, broker: BrokerConfig) -> Self {
+        Self {
+            node_name: node_name.into(),
+            listen: DEFAULT_LISTEN,
+            broker,
+            tls: None,
+            insecure: false,
+            drain_timeout: Duration::from_secs(10),
+            max_calls: NonZeroU32::MIN.saturating_add(255),
+            log: Log { format: LogFormat::Text, filter: "info".to_owned() },
+        }
+    }
+
+    /// Reads the file the flags name, if any, and puts environment and flags over it.
+    ///
+    /// # Errors
+    /// Whatever cannot be used, see [`ConfigError`].
+    pub fn load(args: &Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            None => FileConfig::default(),
+            Some(path) => FileConfig::read(path)?,
+        };
+        Self::merge(args, file)
+    }
+
+    fn merge(args: &Args, file: FileConfig) -> Result<Self, ConfigError> {
+        let node_name =
+            args.node_name.clone().or_else(|| file.node_name.clone()).unwrap_or_else(default_node_name);
+        let broker = broker(args, &file, &node_name)?;
+        let tls = merge_tls(args, file.tls)?;
+        let defaults = Self::new(node_name, broker);
+        let config = Self {
+            listen: args.listen.or(file.listen).unwrap_or(defaults.listen),
+            tls,
+            insecure: args.insecure.or(file.insecure).unwrap_or(defaults.insecure),
+            drain_timeout: args
+                .drain_timeout
+                .or(file.drain_timeout_secs)
+                .map_or(defaults.drain_timeout, Duration::from_secs),
+            max_calls: args.max_calls.or(file.max_calls).unwrap_or(defaults.max_calls),
+            log: Log {
+                format: args.log_format.or(file.log.format).unwrap_or(defaults.log.format),
+                filter: args.log_filter.clone().or(file.log.filter).unwrap_or(defaults.log.filter.clone()),
+            },
+            ..defaults
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |message: String| Err(ConfigError::Invalid(message));
+        if self.node_name.is_empty() || self.node_name.chars().any(char::is_control) {
+            return invalid(format!(
+                "node_name is {:?}, expected a name such as a@127.0.0.1",
+                self.node_name
+            ));
+        }
+        if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.insecure {
+            return invalid(format!(
+                "listen is {}, which others can reach, but TLS is not set up: give --tls-cert and --tls-key, or \
+                 --insecure if the network is trusted, or listen on a loopback address",
+                self.listen
+            ));
+        }
+        if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
+            let filter = &self.log.filter;
+            return invalid(format!(
+                "log filter is {filter:?}, expected a filter such as info,rollcall=debug: {error}"
+            ));
+        }
+        #[cfg(feature = "embedded")]
+        if let BrokerConfig::Embedded(settings) = &self.broker
+            && let Err(message) = settings.check()
+        {
+            return invalid(format!("[embedded] {message}"));
+        }
+        Ok(())
+    }
+}
+
+fn default_node_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = name.trim();
+    format!("rollcall@{}", if host.is_empty() { "127.0.0.1" } else { host })
+}
+
+fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfig, ConfigError> {
+    let kind = args.broker.or(file.broker).unwrap_or(BrokerKind::Embedded);
+    for (flag, given, needs) in [
+        ("--file", args.file.is_some(), BrokerKind::File),
+        ("--clients", args.clients.is_some(), BrokerKind::Synthetic),
+        ("--seed", args.seed.is_some(), BrokerKind::Synthetic),
+        ("--mqtt-listen", !args.mqtt_listen.is_empty(), BrokerKind::Embedded),
+    ] {
+        if given && kind != needs {
+            return Err(ConfigError::Invalid(format!(
+                "{flag} is given, but the broker is {kind}, expected {needs}"
+            )));
+        }
+    }
+    match kind {
+        BrokerKind::Embedded => embedded(args, file, node_name),
+        BrokerKind::File => {
+            let path = args.file.clone().or_else(|| file.file.path.clone());
+            let missing = "the broker is file, but there is no path: give --file PATH or [file] path";
+            let path = path.ok_or_else(|| ConfigError::Invalid(missing.to_owned()))?;
+            Ok(BrokerConfig::File { path })
+        }
+        BrokerKind::Synthetic => Ok(BrokerConfig::Synthetic {
+            clients: args.clients.or(file.synthetic.clients).unwrap_or(1_000),
+            seed: args.seed.or(file.synthetic.seed).unwrap_or(0),
+        }),
+    }
+}
+
+#[cfg(feature = "embedded")]
+fn embedded(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfig, ConfigError> {
+    let mut settings = EmbeddedSettings { node_name: node_name.to_owned(), ..file.embedded.clone() };
+    if !args.mqtt_listen.is_empty() {
+        let listener = |&address| ListenerSettings { address, ..ListenerSettings::default() };
+        settings.listeners = args.mqtt_listen.iter().map(listener).collect();
+    }
+    Ok(BrokerConfig::Embedded(settings))
+}
+
+#[cfg(not(feature = "embedded"))]
+fn embedded(_: &Args, _: &FileConfig, _: &str) -> Result<BrokerConfig, ConfigError> {
+    let message =
+        "the broker is embedded, which this build of the agent leaves out: give --broker file or synthetic";
+    Err(ConfigError::Invalid(message.to_owned()))
+}
+
+fn merge_tls(args: &Args, file: Option<Tls>) -> Result<Option<Tls>, ConfigError> {
+    let (cert, key, client_ca) = match file {
+        Some(Tls { cert, key, client_ca }) => (Some(cert), Some(key), client_ca),
+        None => (None, None, None),
+    };
+    let client_ca = args.tls_client_ca.clone().or(client_ca);
+    match (args.tls_cert.clone().or(cert), args.tls_key.clone().or(key)) {
+        (Some(cert), Some(key)) => Ok(Some(Tls { cert, key, client_ca })),
+        (None, None) if client_ca.is_none() => Ok(None),
+        (cert, _) => {
+            let missing = if cert.is_some() { "--tls-key" } else { "--tls-cert" };
+            Err(ConfigError::Invalid(format!("TLS is set up in part: {missing} is missing")))
+        }
+    }
+}
+
+impl fmt::Display for BrokerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::File => "file",
+            Self::Synthetic => "synthetic",
+        })
+    }
+}
+
+/// The effective settings, a key a line, as `check-config` prints them. There are no secrets among them: keys and
+/// passwords stand in files, and only their paths here.
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |path: &Path| format!("{:?}", path.display().to_string());
+        writeln!(f, "node_name = {:?}", self.node_name)?;
+        writeln!(f, "listen = \"{}\"", self.listen)?;
+        writeln!(f, "insecure = {}", self.insecure)?;
+        writeln!(f, "drain_timeout_secs = {}", self.drain_timeout.as_secs())?;
+        writeln!(f, "max_calls = {}", self.max_calls)?;
+        writeln!(f, "log.format = \"{}\"", if self.log.format == LogFormat::Json { "json" } else { "text" })?;
+        writeln!(f, "log.filter = {:?}", self.log.filter)?;
+        if let Some(tls) = &self.tls {
+            writeln!(f, "tls.cert = {}", path(&tls.cert))?;
+            writeln!(f, "tls.key = {}", path(&tls.key))?;
+            if let Some(client_ca) = &tls.client_ca {
+                writeln!(f, "tls.client_ca = {}", path(client_ca))?;
+            }
+        }
+        match &self.broker {
+            #[cfg(feature = "embedded")]
+            BrokerConfig::Embedded(settings) => {
+                writeln!(f, "broker = \"embedded\"")?;
+                writeln!(f, "embedded = {settings:?}")
+            }
+            BrokerConfig::File { path: file } => {
+                writeln!(f, "broker = \"file\"")?;
+                writeln!(f, "file.path = {}", path(file))
+            }
+            BrokerConfig::Synthetic { clients, seed } => {
+                writeln!(f, "broker = \"synthetic\"")?;
+                writeln!(f, "synthetic.clients = {clients}")?;
+                writeln!(f, "synthetic.seed = {seed}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,358 @@
+//! What a request may ask of the index, and the snapshots that let several requests ask one state of it.
+//!
+//! A survey fixes a [`View`] under a random number; surveys and lists that name it read that view, so their ranks
+//! agree. A snapshot lives for [`KEPT`] after its last use; at most [`MOST_SNAPSHOTS`] of them and
+//! [`MOST_BYTES`] of rows picked for them are kept, those used longest ago go first. It belongs to the filter and
+//! the order it was taken for: with others it is refused, because its ranks would mean something else.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rollcall_proto::filter::InvalidFilter;
+use rollcall_proto::order::InvalidKey;
+use rollcall_proto::v1::{Client, Filter, ListRequest, SurveyRequest, SurveyResponse};
+use rollcall_proto::{MAX_FENCES, MAX_LIMIT, Matcher, Order, v1};
+use thiserror::Error;
+
+use crate::index::{Index, Stopped, View};
+
+/// How long a snapshot outlives its last use.
+const KEPT: Duration = Duration::from_secs(10);
+/// How many snapshots are kept.
+const MOST_SNAPSHOTS: usize = 64;
+/// How many bytes snapshots may hold, beyond what they share with the index: 32 million rows picked by filters.
+const MOST_BYTES: usize = 256 << 20;
+
+/// Why a request is not answered.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum QueryError {
+    /// The filter is not of this contract.
+    #[error("filter: {0}")]
+    Filter(#[from] InvalidFilter),
+    /// The order is not of this contract.
+    #[error("order: {0}")]
+    Order(#[from] InvalidKey),
+    /// More rows than a list may have.
+    #[error("limit {0}, expected at most {MAX_LIMIT}")]
+    Limit(u32),
+    /// No fences, or more than a survey may have.
+    #[error("fences {0}, expected 1 to {MAX_FENCES}")]
+    Fences(u32),
+    /// A range that ends before it starts.
+    #[error("ranks {start} to {end}, expected an end that is not before the start")]
+    Range {
+        /// First rank.
+        start: u64,
+        /// The rank behind the last.
+        end: u64,
+    },
+    /// The snapshot was taken for another filter or order.
+    #[error("snapshot {0} was taken under another filter or order")]
+    OtherSnapshot(u64),
+    /// There is no such snapshot, or no longer.
+    #[error("snapshot {0} is gone")]
+    SnapshotGone(u64),
+    /// Nobody waits for the answer any more.
+    #[error("the answer is no longer wanted")]
+    Stopped,
+}
+
+impl From<Stopped> for QueryError {
+    fn from(Stopped: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+/// A checked question to one state of the index.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    matcher: Matcher,
+    order: Order,
+    /// 0: the state at present.
+    snapshot: u64,
+}
+
+impl Selection {
+    fn new(filter: Option<Filter>, order: Option<v1::Order>, snapshot: u64) -> Result<Self, QueryError> {
+        let matcher = Matcher::new(filter.unwrap_or_default())?;
+        let order = Order::try_from(order.unwrap_or_default())?;
+        Ok(Self { matcher, order, snapshot })
+    }
+}
+
+/// A checked survey request.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// What it asks for.
+    pub selection: Selection,
+    ranks: Range<u64>,
+    fences: u32,
+}
+
+impl TryFrom<SurveyRequest> for Survey {
+    type Error = QueryError;
+
+    fn try_from(request: SurveyRequest) -> Result<Self, QueryError> {
+        let SurveyRequest { filter, order, snapshot, start, end, fences } = request;
+        if fences == 0 || fences > MAX_FENCES {
+            return Err(QueryError::Fences(fences));
+        }
+        if start > end {
+            return Err(QueryError::Range { start, end });
+        }
+        Ok(Self { selection: Selection::new(filter, order, snapshot)?, ranks: start..end, fences })
+    }
+}
+
+/// A checked list request.
+#[derive(Clone, Debug)]
+pub struct List {
+    /// What it asks for.
+    pub selection: Selection,
+    /// Which of the matching clients to send.
+    pub ranks: Range<u64>,
+    /// Whether to leave the live figures out.
+    pub without_statistics: bool,
+}
+
+impl TryFrom<ListRequest> for List {
+    type Error = QueryError;
+
+    fn try_from(request: ListRequest) -> Result<Self, QueryError> {
+        let ListRequest { filter, order, snapshot, offset, limit, without_statistics } = request;
+        if limit > MAX_LIMIT {
+            return Err(QueryError::Limit(limit));
+        }
+        let ranks = offset..offset.saturating_add(limit.into());
+        Ok(Self { selection: Selection::new(filter, order, snapshot)?, ranks, without_statistics })
+    }
+}
+
+/// The index and its snapshots.
+#[derive(Debug)]
+pub struct Queries {
+    index: Arc<Index>,
+    snapshots: Mutex<HashMap<u64, Snapshot>>,
+}
+
+#[derive(Debug)]
+struct Snapshot {
+    filter: Filter,
+    order: Order,
+    view: View,
+    used: Instant,
+}
+
+impl Queries {
+    /// Questions to this index.
+    #[must_use]
+    pub fn new(index: Arc<Index>) -> Self {
+        Self { index, snapshots: Mutex::default() }
+    }
+
+    /// How many rows [`Queries::view`] would look at, about: tells long work from short.
+    #[must_use]
+    pub fn rows_to_visit(&self, selection: &Selection) -> usize {
+        if selection.snapshot == 0 {
+            self.index.rows_to_visit(&selection.matcher, selection.order)
+        } else {
+            0
+        }
+    }
+
+    /// The view that a question is about: its snapshot's or a new one.
+    ///
+    /// # Errors
+    /// `SnapshotGone`, `OtherSnapshot`, `Stopped`.
+    pub fn view(
+        &self,
+        selection: &Selection,
+        now: Instant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<View, QueryError> {
+        if selection.snapshot == 0 {
+            return Ok(self.index.view(&selection.matcher, selection.order, stop)?);
+        }
+        let mut snapshots = self.lock();
+        expire(&mut snapshots, now);
+        let gone = QueryError::SnapshotGone(selection.snapshot);
+        let snapshot = snapshots.get_mut(&selection.snapshot).ok_or(gone)?;
+        if (&snapshot.filter, snapshot.order) != (selection.matcher.filter(), selection.order) {
+            return Err(QueryError::OtherSnapshot(selection.snapshot));
+        }
+        snapshot.used = now;
+        Ok(snapshot.view.clone())
+    }
+
+    /// Answers a survey; the identity is left out.
+    ///
+    /// # Errors
+    /// As [`Queries::view`].
+    pub fn survey(
+        &self,
+        survey: &Survey,
+        now: Instant,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<SurveyResponse, QueryError> {
+        let view = self.view(&survey.selection, now, stop)?;
+        let fences = view.fences(survey.ranks.clone(), survey.fences);
+        let count = view.count();
+        let snapshot = match survey.selection.snapshot {
+            0 => self.keep(&survey.selection, view, now),
+            known => known,
+        };
+        Ok(SurveyResponse { identity: None, snapshot, count, fences })
+    }
+
+    /// Every session under a client id, in default order.
+    #[must_use]
+    pub fn get(&self, clientid: &str) -> Vec<Client> {
+        let filter = Filter { clientid: vec![clientid.to_owned()], ..Filter::default() };
+        // A filter of a client id alone is of the contract, and nothing stops the search.
+        let Ok(matcher) = Matcher::new(filter) else { return Vec::new() };
+        match self.index.view(&matcher, Order::default(), &|| false) {
+            Ok(view) => view.clients(0..u64::MAX).collect(),
+            Err(Stopped) => Vec::new(),
+        }
+    }
+
+    /// Drops the snapshots whose time is over.
+    pub fn expire(&self, now: Instant) {
+        expire(&mut self.lock(), now);
+    }
+
+    fn keep(&self, selection: &Selection, view: View, now: Instant) -> u64 {
+        let mut snapshots = self.lock();
+        expire(&mut snapshots, now);
+        let mut bytes: usize = snapshots.values().map(|snapshot| snapshot.view.bytes()).sum();
+        while snapshots.len() >= MOST_SNAPSHOTS || bytes + view.bytes() > MOST_BYTES {
+            let Some(oldest) = snapshots.iter().min_by_key(|(_, kept)| kept.used).map(|(&id, _)| id) else {
+                break;
+            };
+            bytes -= snapshots.remove(&oldest).map_or(0, |dropped| dropped.view.bytes());
+        }
+        let mut id = rand::random();
+        while id == 0 || snapshots.contains_key(&id) {
+            id = rand::random();
+        }
+        let filter = selection.matcher.filter().clone();
+        snapshots.insert(id, Snapshot { filter, order: selection.order, view, used: now });
+        id
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Snapshot>> {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn expire(snapshots: &mut HashMap<u64, Snapshot>, now: Instant) {
+    snapshots.retain(|_, snapshot| now.saturating_duration_since(snapshot.used) <= KEPT);
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_proto::SortField;
+
+    use super::*;
+
+    fn queries(clients: u64) -> Queries {
+        let index = Index::new("a@127.0.0.1");
+        let client = |n| Client { clientid: format!("{n:04}"), session: n, ..Client::default() };
+        index.resync((0..clients).map(client).collect());
+        Queries::new(Arc::new(index))
+    }
+
+    fn everything(snapshot: u64) -> SurveyRequest {
+        SurveyRequest { snapshot, end: u64::MAX, fences: 4, ..SurveyRequest::default() }
+    }
+
+    fn survey(queries: &Queries, request: SurveyRequest, now: Instant) -> Result<SurveyResponse, QueryError> {
+        queries.survey(&Survey::try_from(request)?, now, &|| false)
+    }
+
+    #[test]
+    fn what_the_contract_does_not_allow_is_refused_with_value_and_expectation() {
+        let list = |request: ListRequest| List::try_from(request).unwrap_err().to_string();
+        let survey = |request: SurveyRequest| Survey::try_from(request).unwrap_err().to_string();
+        assert_eq!(
+            list(ListRequest { limit: 10_001, ..ListRequest::default() }),
+            "limit 10001, expected at most 10000"
+        );
+        assert_eq!(survey(SurveyRequest::default()), "fences 0, expected 1 to 256");
+        assert_eq!(survey(SurveyRequest { fences: 257, ..everything(0) }), "fences 257, expected 1 to 256");
+        assert_eq!(
+            survey(SurveyRequest { start: 2, end: 1, ..everything(0) }),
+            "ranks 2 to 1, expected an end that is not before the start"
+        );
+        let order = Some(v1::Order { field: 99, descending: false });
+        assert_eq!(
+            list(ListRequest { order, ..ListRequest::default() }),
+            "order: sort field 99 is not known"
+        );
+        let filter = Some(Filter { ip_address: vec![vec![1, 2]], ..Filter::default() });
+        assert_eq!(
+            list(ListRequest { filter, ..ListRequest::default() }),
+            "filter: ip_address of 2 bytes, expected 4 or 16"
+        );
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was_and_goes_some_time_after_its_last_use() {
+        let queries = queries(10);
+        let start = Instant::now();
+        let first = survey(&queries, everything(0), start).unwrap();
+        assert_eq!((first.count, first.fences.len()), (10, 4));
+        queries.index.ended("0000", 0);
+        let again = survey(&queries, everything(first.snapshot), start + Duration::from_secs(9)).unwrap();
+        assert_eq!(again, first);
+        let later = start + Duration::from_secs(18);
+        assert_eq!(survey(&queries, everything(first.snapshot), later).unwrap(), first);
+        assert_eq!(survey(&queries, everything(0), later).unwrap().count, 9);
+        let gone = survey(&queries, everything(first.snapshot), later + Duration::from_secs(11));
+        assert_eq!(gone.unwrap_err(), QueryError::SnapshotGone(first.snapshot));
+        queries.expire(later + Duration::from_secs(30));
+        assert!(queries.lock().is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_is_bound_to_its_filter_and_order() {
+        let queries = queries(10);
+        let now = Instant::now();
+        let id = survey(&queries, everything(0), now).unwrap().snapshot;
+        let by_port = Some(v1::Order { field: SortField::Port.into(), descending: false });
+        let other = survey(&queries, SurveyRequest { order: by_port, ..everything(id) }, now);
+        assert_eq!(other.unwrap_err(), QueryError::OtherSnapshot(id));
+        // The default order said in another way is the same order.
+        let default = Some(v1::Order { field: SortField::Clientid.into(), descending: false });
+        assert!(survey(&queries, SurveyRequest { order: default, ..everything(id) }, now).is_ok());
+    }
+
+    #[test]
+    fn the_snapshots_used_longest_ago_make_room() {
+        let queries = queries(10);
+        let start = Instant::now();
+        let at = |n: u64| start + Duration::from_millis(n);
+        let ids: Vec<u64> = (0..MOST_SNAPSHOTS as u64)
+            .map(|n| survey(&queries, everything(0), at(n)).unwrap().snapshot)
+            .collect();
+        survey(&queries, everything(ids[0]), at(100)).unwrap();
+        survey(&queries, everything(0), at(101)).unwrap();
+        assert!(survey(&queries, everything(ids[0]), at(102)).is_ok());
+        assert_eq!(
+            survey(&queries, everything(ids[1]), at(102)).unwrap_err(),
+            QueryError::SnapshotGone(ids[1])
+        );
+        assert_eq!(queries.lock().len(), MOST_SNAPSHOTS);
+    }
+
+    #[test]
+    fn get_finds_every_session_of_an_id_and_nothing_else() {
+        let queries = queries(3);
+        queries.index.present(Client { clientid: "0001".into(), session: 99, ..Client::default() });
+        let sessions: Vec<u64> = queries.get("0001").iter().map(|client| client.session).collect();
+        assert_eq!(sessions, [1, 99]);
+        assert!(queries.get("001").is_empty());
+    }
+}

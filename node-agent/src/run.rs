@@ -1,0 +1,302 @@
+//! The server from start to drain.
+//!
+//! [`start_broker`] makes the broker of a configuration, [`run`] serves it until told to stop. A drain goes in
+//! steps: health says not serving, Describe says draining, new calls are refused as draining, calls in flight
+//! finish for as long as the configuration allows, then connections are closed.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rollcall_proto::v1::node_server::NodeServer;
+use rollcall_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{interval, sleep, timeout};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use tracing::{debug, info, warn};
+
+#[cfg(feature = "embedded")]
+use crate::broker::embedded::{EmbeddedBroker, StartError};
+use crate::broker::file::{FileBroker, FileError};
+use crate::broker::synthetic::SyntheticBroker;
+use crate::broker::{Broker, BrokerError};
+use crate::config::{BrokerConfig, Config, Tls};
+use crate::service::{Agent, NodeService};
+
+/// How long a start waits for the broker's clients before it serves without them.
+const FIRST_RESYNC: Duration = Duration::from_secs(30);
+/// How often expired snapshots are dropped.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a silent connection is asked whether it is still there, and how long it may take to say so. Without
+/// that a connection lost in a partition stays open for many minutes.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// How long connections may take to close after the last call.
+const CLOSING: Duration = Duration::from_secs(1);
+/// The name health checks ask for, beside the empty one.
+const SERVICE: &str = "rollcall.v1.Node";
+
+/// Why an agent does not start, or stopped by itself.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// The file broker's table cannot be served.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The embedded broker cannot start.
+    #[cfg(feature = "embedded")]
+    #[error(transparent)]
+    Embedded(#[from] StartError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {reason}")]
+    Listen {
+        /// As configured.
+        address: SocketAddr,
+        /// What the system says.
+        reason: String,
+    },
+    /// A PEM file cannot be read.
+    #[error("cannot read {}: {reason}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// Certificate, key or authorities are none.
+    #[error("TLS with certificate {} and key {}: {reason}", cert.display(), key.display())]
+    Tls {
+        /// Path of the certificate chain.
+        cert: PathBuf,
+        /// Path of the key.
+        key: PathBuf,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// The server failed.
+    #[error("the server failed: {0}")]
+    Serve(String),
+    /// The broker is gone for good, so that the clients shown would no longer be true.
+    #[error("lost the broker: {0}")]
+    BrokerGone(#[source] BrokerError),
+}
+
+/// A broker made from a configuration.
+pub struct StartedBroker {
+    broker: Arc<dyn Broker>,
+    #[cfg(feature = "embedded")]
+    embedded: Option<Arc<EmbeddedBroker>>,
+}
+
+impl StartedBroker {
+    /// The broker, to be served.
+    #[must_use]
+    pub fn broker(&self) -> Arc<dyn Broker> {
+        Arc::clone(&self.broker)
+    }
+
+    /// Stops a broker that runs in this process, once it is no longer served. Nothing happens to any other.
+    pub async fn shutdown(&self) {
+        #[cfg(feature = "embedded")]
+        if let Some(embedded) = &self.embedded {
+            embedded.shutdown().await;
+        }
+        #[cfg(not(feature = "embedded"))]
+        std::future::ready(()).await;
+    }
+
+    fn of(broker: Arc<dyn Broker>) -> Self {
+        Self {
+            broker,
+            #[cfg(feature = "embedded")]
+            embedded: None,
+        }
+    }
+}
+
+/// Makes the broker of a configuration.
+///
+/// # Errors
+/// Its file, address or certificate cannot be used.
+pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
+    match &config.broker {
+        #[cfg(feature = "embedded")]
+        BrokerConfig::Embedded(settings) => {
+            let embedded = Arc::new(EmbeddedBroker::start(settings.clone()).await?);
+            Ok(StartedBroker { broker: Arc::clone(&embedded) as _, embedded: Some(embedded) })
+        }
+        BrokerConfig::File { path } => {
+            let (path, node) = (path.clone(), config.node_name.clone());
+            #[expect(clippy::disallowed_methods, reason = "at start, before any request")]
+            let opened = tokio::task::spawn_blocking(move || FileBroker::open(&path, &node)).await;
+            let broker = opened.map_err(|error| RunError::Serve(error.to_string()))??;
+            Ok(StartedBroker::of(Arc::new(broker)))
+        }
+        BrokerConfig::Synthetic { clients, seed } => {
+            let broker = SyntheticBroker::new(*clients, *seed, &config.node_name);
+            Ok(StartedBroker::of(Arc::new(broker)))
+        }
+    }
+}
+
+/// Binds the configured address.
+///
+/// # Errors
+/// [`RunError::Listen`].
+pub async fn bind(config: &Config) -> Result<TcpListener, RunError> {
+    let address = config.listen;
+    TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, reason: error.to_string() })
+}
+
+/// Serves a broker until `shutdown` completes, then drains. The listener's address counts, not the configured one.
+///
+/// # Errors
+/// TLS files that cannot be used, a failed server, or a broker that is gone for good.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    broker: Arc<dyn Broker>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    run_with_ready(config, listener, broker, || {}, shutdown).await
+}
+
+/// As [`run`]; `ready` is called once calls are answered from the broker's clients. That is after the first
+/// resync, or once it is known that the broker cannot be asked at present, or after 30 s.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with_ready(
+    config: Config,
+    listener: TcpListener,
+    broker: Arc<dyn Broker>,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    let tls = config.tls.as_ref().map(server_tls).transpose()?;
+    let agent = Arc::new(Agent::new(&config.node_name, broker, config.max_calls.get()));
+    let (health, health_service) = tonic_health::server::health_reporter();
+    set_health(&health, ServingStatus::NotServing).await;
+    let node_service = NodeServer::new(NodeService::new(Arc::clone(&agent)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| RunError::Serve(format!("reflection: {error}")))?;
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1));
+    if let (Some(tls), Some(paths)) = (tls, &config.tls) {
+        server = server.tls_config(tls).map_err(|error| tls_error(paths, &error))?;
+    }
+    let (close, closing) = oneshot::channel::<()>();
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let serve = server
+        .add_service(node_service)
+        .add_service(health_service)
+        .add_service(reflection)
+        .serve_with_incoming_shutdown(incoming, async {
+            // Dropped without a word, it means the same.
+            let _ = closing.await;
+        });
+
+    let mut ready = Some(ready);
+    let mut tick = interval(TICK);
+    let follow = agent.follower.follow(agent.broker.as_ref());
+    let heard = timeout(FIRST_RESYNC, agent.follower.heard());
+    tokio::pin!(serve, follow, heard, shutdown);
+    let lost = loop {
+        tokio::select! {
+            served = &mut serve => return Err(RunError::Serve(describe_end(served))),
+            error = &mut follow => break Some(error),
+            () = &mut shutdown => break None,
+            heard = &mut heard, if ready.is_some() => {
+                if heard.is_err() {
+                    warn!(seconds = FIRST_RESYNC.as_secs(), "the broker's clients are not known yet; serving without them");
+                }
+                set_health(&health, ServingStatus::Serving).await;
+                info!(node = config.node_name, clients = agent.index.counts().clients, "serving");
+                if let Some(ready) = ready.take() {
+                    ready();
+                }
+            }
+            _ = tick.tick() => agent.queries.expire(Instant::now()),
+        }
+    };
+
+    set_health(&health, ServingStatus::NotServing).await;
+    agent.calls.drain();
+    info!(calls = agent.calls.in_flight(), "draining");
+    // The broker is followed on meanwhile, so that calls in flight see its changes.
+    let keep_following = async {
+        if lost.is_none() {
+            follow.await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let finish = async {
+        if timeout(config.drain_timeout, agent.calls.idle()).await.is_err() {
+            warn!(calls = agent.calls.in_flight(), "calls did not finish in time and are cut off");
+        }
+        drop(close);
+        sleep(CLOSING).await;
+        debug!("connections still open are cut off");
+    };
+    tokio::select! {
+        () = finish => {}
+        () = keep_following => {}
+        _ = &mut serve => debug!("all connections closed"),
+    }
+    info!("stopped");
+    lost.map_or(Ok(()), |error| Err(RunError::BrokerGone(error)))
+}
+
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
+    for service in ["", SERVICE] {
+        health.set_service_status(service, status).await;
+    }
+}
+
+fn describe_end(served: Result<(), tonic::transport::Error>) -> String {
+    match served {
+        Ok(()) => "it stopped by itself".to_owned(),
+        Err(error) => error_chain(&error),
+    }
+}
+
+fn server_tls(tls: &Tls) -> Result<ServerTlsConfig, RunError> {
+    #[cfg(feature = "embedded")]
+    // The embedded broker brings a second cryptography provider, so that one has to be chosen. An error means that
+    // one has been chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let read = |path: &Path| {
+        std::fs::read(path)
+            .map_err(|error| RunError::Pem { path: path.to_owned(), reason: error.to_string() })
+    };
+    let identity = Identity::from_pem(read(&tls.cert)?, read(&tls.key)?);
+    let server = ServerTlsConfig::new().identity(identity);
+    match &tls.client_ca {
+        None => Ok(server),
+        Some(path) => Ok(server.client_ca_root(Certificate::from_pem(read(path)?))),
+    }
+}
+
+fn tls_error(tls: &Tls, error: &dyn std::error::Error) -> RunError {
+    RunError::Tls { cert: tls.cert.clone(), key: tls.key.clone(), reason: error_chain(error) }
+}
+
+fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

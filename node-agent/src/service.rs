@@ -1,0 +1,242 @@
+//! The agent's gRPC service, `rollcall.v1.Node`.
+//!
+//! Every answer carries the agent's identity. Describe is always answered; the other calls are admitted up to a
+//! limit and refused while the agent drains. A call's deadline holds here too: work stops when it has passed or
+//! the caller has gone. Reading many rows happens off the runtime's threads, as many scans at once as there are
+//! cores. A kick that has begun is finished even if nobody waits for it: a half-kicked client helps nobody.
+
+mod list;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use futures::Stream;
+use rollcall_proto::v1::kick_response::Outcome;
+use rollcall_proto::v1::node_server::Node;
+use rollcall_proto::v1::{
+    DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity, KickRequest, KickResponse,
+    ListRequest, ListResponse, SurveyRequest, SurveyResponse,
+};
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use crate::broker::{Broker, BrokerError, Kick, SessionRef};
+use crate::calls::{Calls, Deadline, exceeded};
+use crate::follow::{Follower, now_ms};
+use crate::index::Index;
+use crate::query::{List, Queries, QueryError, Selection, Survey};
+
+/// Rows that may be looked at on a thread of the runtime: a fraction of a millisecond.
+const SHORT: usize = 2_000;
+
+/// The service. Clones are the same agent.
+#[derive(Clone)]
+pub(crate) struct NodeService {
+    agent: Arc<Agent>,
+}
+
+/// What the calls share.
+pub(crate) struct Agent {
+    pub(crate) identity: Identity,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) index: Arc<Index>,
+    pub(crate) queries: Queries,
+    pub(crate) follower: Follower,
+    pub(crate) calls: Calls,
+    started_at_ms: i64,
+    /// One permit a core.
+    scans: Semaphore,
+}
+
+impl Agent {
+    pub(crate) fn new(node_name: &str, broker: Arc<dyn Broker>, most_calls: u32) -> Self {
+        let index = Arc::new(Index::new(node_name));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            identity: Identity { name: node_name.to_owned(), incarnation: rand::random() },
+            broker,
+            queries: Queries::new(Arc::clone(&index)),
+            follower: Follower::new(Arc::clone(&index)),
+            index,
+            calls: Calls::new(most_calls),
+            started_at_ms: now_ms(),
+            scans: Semaphore::new(cores),
+        }
+    }
+}
+
+impl NodeService {
+    pub(crate) fn new(agent: Arc<Agent>) -> Self {
+        Self { agent }
+    }
+
+    /// Asks the index, off the runtime if that takes long. `ask` gets a function that says whether to stop.
+    async fn ask<T: Send + 'static>(
+        &self,
+        selection: &Selection,
+        deadline: Deadline,
+        ask: impl FnOnce(&Queries, &dyn Fn() -> bool) -> Result<T, QueryError> + Send + 'static,
+    ) -> Result<T, Status> {
+        if self.agent.queries.rows_to_visit(selection) <= SHORT {
+            return ask(&self.agent.queries, &|| false).map_err(to_status);
+        }
+        let Ok(_scan) = self.agent.scans.acquire().await else { return Err(exceeded()) };
+        let (gone, agent) = (Gone::default(), Arc::clone(&self.agent));
+        let caller_gone = Arc::clone(&gone.0);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "stops when the caller has gone or the deadline passed"
+        )]
+        let answer = tokio::task::spawn_blocking(move || {
+            ask(&agent.queries, &|| caller_gone.load(Ordering::Relaxed) || deadline.has_passed())
+        });
+        let answer = answer.await.map_err(|error| Status::internal(format!("a query failed: {error}")))?;
+        drop(gone);
+        answer.map_err(to_status)
+    }
+
+    async fn survey(&self, survey: Survey, deadline: Deadline) -> Result<SurveyResponse, Status> {
+        let selection = survey.selection.clone();
+        let answer = self
+            .ask(&selection, deadline, move |queries, stop| queries.survey(&survey, Instant::now(), stop))
+            .await?;
+        Ok(SurveyResponse { identity: Some(self.agent.identity.clone()), ..answer })
+    }
+}
+
+/// Says that the caller has gone, by being dropped before it is of no use any more.
+#[derive(Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[async_trait]
+impl Node for NodeService {
+    type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
+
+    async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
+        let agent = &self.agent;
+        let (info, counts, agreement) =
+            (agent.broker.info(), agent.index.counts(), agent.follower.agreement());
+        Ok(Response::new(DescribeResponse {
+            identity: Some(agent.identity.clone()),
+            broker_kind: info.kind.to_owned(),
+            broker_version: info.version.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: info.capabilities.clone(),
+            connected: counts.connected,
+            clients: counts.clients,
+            started_at_ms: agent.started_at_ms,
+            resynced_at_ms: agreement.resynced_at_ms,
+            broker_error: agreement.broker_error.unwrap_or_default(),
+            draining: agent.calls.is_draining(),
+            mqtt_addresses: info.mqtt_addresses.clone(),
+        }))
+    }
+
+    async fn survey(&self, request: Request<SurveyRequest>) -> Result<Response<SurveyResponse>, Status> {
+        let _call = self.agent.calls.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let survey = Survey::try_from(request.into_inner()).map_err(to_status)?;
+        deadline.bound(self.survey(survey, deadline)).await.map(Response::new)
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+        let call = self.agent.calls.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let list = List::try_from(request.into_inner()).map_err(to_status)?;
+        let selection = list.selection.clone();
+        let asked = selection.clone();
+        let view = deadline.bound(
+            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop)),
+        );
+        let view = view.await?;
+        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
+        let _call = self.agent.calls.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let GetRequest { clientid, without_statistics } = request.into_inner();
+        let mut clients = self.agent.queries.get(&clientid);
+        if !without_statistics {
+            list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
+        }
+        Ok(Response::new(GetResponse { identity: Some(self.agent.identity.clone()), clients }))
+    }
+
+    async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickResponse>, Status> {
+        let call = self.agent.calls.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let agent = Arc::clone(&self.agent);
+        let kick = tokio::spawn(async move {
+            let _call = call;
+            kick(&agent, request.into_inner()).await
+        });
+        let kick = async {
+            kick.await.unwrap_or_else(|error| Err(Status::internal(format!("the kick failed: {error}"))))
+        };
+        let outcome = deadline.bound(kick).await?;
+        let identity = Some(self.agent.identity.clone());
+        Ok(Response::new(KickResponse { identity, outcome: outcome.into() }))
+    }
+}
+
+/// Ends the sessions asked for. After a failure the others are still tried, but the failure is reported: it is
+/// not known that the client is gone.
+async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
+    let KickRequest { clientid, session } = request;
+    let mut sessions: Vec<u64> = agent.queries.get(&clientid).iter().map(|client| client.session).collect();
+    let has_client = !sessions.is_empty();
+    if let Some(wanted) = session {
+        sessions.retain(|&session| session == wanted);
+    }
+    if sessions.is_empty() {
+        return Ok(if has_client { Outcome::OtherSession } else { Outcome::NotFound });
+    }
+    let mut outcome = Outcome::NotFound;
+    let mut failure = None;
+    for session in sessions {
+        let session = SessionRef { clientid: clientid.clone(), session };
+        match agent.broker.kick(&session).await {
+            Ok(ended) => {
+                agent.index.ended(&session.clientid, session.session);
+                if ended == Kick::Kicked {
+                    info!(clientid = session.clientid, session = session.session, "client kicked");
+                    outcome = Outcome::Kicked;
+                }
+            }
+            Err(error) => {
+                warn!(clientid = session.clientid, session = session.session, %error, "kick failed");
+                failure = Some(error);
+            }
+        }
+    }
+    match failure {
+        None => Ok(outcome),
+        Some(error @ BrokerError::Unavailable(_)) => Err(Status::unavailable(error.to_string())),
+        Some(error @ BrokerError::Refused(_)) => Err(Status::internal(error.to_string())),
+    }
+}
+
+fn to_status(error: QueryError) -> Status {
+    match error {
+        QueryError::SnapshotGone(_) => Status::failed_precondition(error.to_string()),
+        QueryError::Stopped => exceeded(),
+        QueryError::Filter(_)
+        | QueryError::Order(_)
+        | QueryError::Limit(_)
+        | QueryError::Fences(_)
+        | QueryError::Range { .. }
+        | QueryError::OtherSnapshot(_) => Status::invalid_argument(error.to_string()),
+    }
+}

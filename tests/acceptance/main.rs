@@ -1,0 +1,3 @@
+//! What a user of the whole sees: real programs, real clients, real failures.
+
+mod bad_input;

@@ -1,0 +1,35 @@
+//! Waiting for a condition, with a deadline.
+
+use std::time::{Duration, Instant};
+
+/// Ample for anything that should happen within a second, on a machine that is busy compiling.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Tries until it succeeds and gives what came of it.
+///
+/// # Panics
+/// When [`SOON`] has passed, with what was waited for and the last failure.
+pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> T {
+    within(SOON, what, attempt)
+}
+
+/// As [`eventually`], with another deadline.
+///
+/// # Panics
+/// When the time has passed, with what was waited for and the last failure.
+pub fn within<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + limit;
+    loop {
+        match attempt() {
+            Ok(outcome) => return outcome,
+            Err(failure) if Instant::now() >= deadline => panic!("no {what} within {limit:?}: {failure}"),
+            Err(_) => pause(),
+        }
+    }
+}
+
+/// Between two looks at a condition.
+#[expect(clippy::disallowed_methods, reason = "no executor here; the one place that sleeps")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
+}
