@@ -5,7 +5,6 @@
 //! what was expected, so that nothing later has to deal with it.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use clap::{Args, Command};
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
-use self::values::BasePath;
+use self::values::{BasePath, Count};
 use crate::cluster::{ClusterSettings, NodeTls};
 use crate::http::limits::Limits;
 use crate::key_file::{KeyFile, KeyFileError};
@@ -157,7 +156,7 @@ impl Config {
             connections: positive("max-connections", told.max_connections, 4096)?,
             url_bytes: positive("max-url-bytes", told.max_url_bytes, 16 << 10)?,
             head_bytes: positive("max-head-bytes", told.max_head_bytes, 64 << 10)?,
-            body_bytes: told.max_body_bytes.unwrap_or(64 << 10),
+            body_bytes: told.max_body_bytes.map_or(64 << 10, |count| count.0),
             read_timeout: told.read_timeout.map_or(seconds(10), |text| text.0),
         };
         if limits.head_bytes > 16 << 20 {
@@ -190,13 +189,10 @@ impl Config {
     }
 }
 
-fn positive(key: &str, told: Option<usize>, default: usize) -> Result<usize, ConfigError> {
+fn positive(key: &str, told: Option<Count>, default: usize) -> Result<usize, ConfigError> {
     match told {
-        // A semaphore holds no more than usize::MAX / 8, and nobody has that many.
-        Some(value @ (0 | 0x1000_0000..)) => {
-            Err(unfit(format!("{key} {value}: expected an integer from 1 to 268435455")))
-        }
-        told => Ok(told.unwrap_or(default)),
+        Some(Count(0)) => Err(unfit(format!("{key} 0: expected at least 1"))),
+        told => Ok(told.map_or(default, |count| count.0)),
     }
 }
 
@@ -326,14 +322,10 @@ fn reason(error: &clap::Error) -> String {
     if let Some(source) = std::error::Error::source(error) {
         return source.to_string();
     }
-    let mut reason = "it is not a value for this".to_owned();
-    if let Some(clap::error::ContextValue::Strings(possible)) =
-        error.get(clap::error::ContextKind::ValidValue)
-    {
-        // Writing to a String cannot fail.
-        let _ = write!(reason, ", expected {}", possible.join(" or "));
+    match error.get(clap::error::ContextKind::ValidValue) {
+        Some(clap::error::ContextValue::Strings(possible)) => format!("expected {}", possible.join(" or ")),
+        _ => "it is no value for this".to_owned(),
     }
-    reason
 }
 
 /// A parser for flags out of a type's own.

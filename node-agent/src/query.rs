@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rollcall_proto::filter::InvalidFilter;
 use rollcall_proto::order::InvalidKey;
 use rollcall_proto::v1::{Client, Filter, ListRequest, SurveyRequest, SurveyResponse};
-use rollcall_proto::{MAX_FENCES, MAX_LIMIT, Matcher, Order, v1};
+use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
 use thiserror::Error;
 
 use crate::index::{Index, Stopped, View};
@@ -33,9 +33,12 @@ pub enum QueryError {
     Filter(#[from] InvalidFilter),
     /// The order is not of this contract.
     #[error("order: {0}")]
-    Order(#[from] InvalidKey),
+    Order(InvalidKey),
+    /// The key to begin behind cannot stand in the order.
+    #[error("after: {0}")]
+    After(InvalidKey),
     /// More rows than a list may have.
-    #[error("limit {0}, expected at most {MAX_LIMIT}")]
+    #[error("limit {0}, expected at most {MAX_WINDOW}")]
     Limit(u32),
     /// No fences, or more than a survey may have.
     #[error("fences {0}, expected 1 to {MAX_FENCES}")]
@@ -72,13 +75,30 @@ pub struct Selection {
     order: Order,
     /// 0: the state at present.
     snapshot: u64,
+    /// Where to begin; checked against the order.
+    after: Option<v1::Key>,
 }
 
 impl Selection {
-    fn new(filter: Option<Filter>, order: Option<v1::Order>, snapshot: u64) -> Result<Self, QueryError> {
+    fn new(
+        filter: Option<Filter>,
+        order: Option<v1::Order>,
+        snapshot: u64,
+        after: Option<v1::Key>,
+    ) -> Result<Self, QueryError> {
         let matcher = Matcher::new(filter.unwrap_or_default())?;
-        let order = Order::try_from(order.unwrap_or_default())?;
-        Ok(Self { matcher, order, snapshot })
+        let order = Order::try_from(order.unwrap_or_default()).map_err(QueryError::Order)?;
+        if let Some(key) = &after {
+            order.key_from_wire(key).map_err(QueryError::After)?;
+        }
+        Ok(Self { matcher, order, snapshot, after })
+    }
+
+    /// The rank of the first client to look at.
+    #[must_use]
+    pub fn first(&self, view: &View) -> u64 {
+        let key = self.after.as_ref().and_then(|key| self.order.key_from_wire(key).ok());
+        key.map_or(0, |key| view.rank_after(&key))
     }
 }
 
@@ -95,14 +115,15 @@ impl TryFrom<SurveyRequest> for Survey {
     type Error = QueryError;
 
     fn try_from(request: SurveyRequest) -> Result<Self, QueryError> {
-        let SurveyRequest { filter, order, snapshot, start, end, fences } = request;
+        let SurveyRequest { filter, order, snapshot, start, end, fences, after } = request;
         if fences == 0 || fences > MAX_FENCES {
             return Err(QueryError::Fences(fences));
         }
         if start > end {
             return Err(QueryError::Range { start, end });
         }
-        Ok(Self { selection: Selection::new(filter, order, snapshot)?, ranks: start..end, fences })
+        let selection = Selection::new(filter, order, snapshot, after)?;
+        Ok(Self { selection, ranks: start..end, fences })
     }
 }
 
@@ -111,7 +132,7 @@ impl TryFrom<SurveyRequest> for Survey {
 pub struct List {
     /// What it asks for.
     pub selection: Selection,
-    /// Which of the matching clients to send.
+    /// Which of the clients to look at to send.
     pub ranks: Range<u64>,
     /// Whether to leave the live figures out.
     pub without_statistics: bool,
@@ -121,12 +142,12 @@ impl TryFrom<ListRequest> for List {
     type Error = QueryError;
 
     fn try_from(request: ListRequest) -> Result<Self, QueryError> {
-        let ListRequest { filter, order, snapshot, offset, limit, without_statistics } = request;
-        if limit > MAX_LIMIT {
+        let ListRequest { filter, order, snapshot, offset, limit, without_statistics, after } = request;
+        if limit > MAX_WINDOW {
             return Err(QueryError::Limit(limit));
         }
         let ranks = offset..offset.saturating_add(limit.into());
-        Ok(Self { selection: Selection::new(filter, order, snapshot)?, ranks, without_statistics })
+        Ok(Self { selection: Selection::new(filter, order, snapshot, after)?, ranks, without_statistics })
     }
 }
 
@@ -197,13 +218,14 @@ impl Queries {
         stop: &dyn Fn() -> bool,
     ) -> Result<SurveyResponse, QueryError> {
         let view = self.view(&survey.selection, now, stop)?;
-        let fences = view.fences(survey.ranks.clone(), survey.fences);
+        let first = survey.selection.first(&view);
+        let fences = view.fences(survey.ranks.start.max(first)..survey.ranks.end, survey.fences);
         let count = view.count();
         let snapshot = match survey.selection.snapshot {
             0 => self.keep(&survey.selection, view, now),
             known => known,
         };
-        Ok(SurveyResponse { identity: None, snapshot, count, fences })
+        Ok(SurveyResponse { identity: None, snapshot, count, fences, first })
     }
 
     /// Every session under a client id, in default order.
@@ -277,8 +299,8 @@ mod tests {
         let list = |request: ListRequest| List::try_from(request).unwrap_err().to_string();
         let survey = |request: SurveyRequest| Survey::try_from(request).unwrap_err().to_string();
         assert_eq!(
-            list(ListRequest { limit: 10_001, ..ListRequest::default() }),
-            "limit 10001, expected at most 10000"
+            list(ListRequest { limit: 20_001, ..ListRequest::default() }),
+            "limit 20001, expected at most 20000"
         );
         assert_eq!(survey(SurveyRequest::default()), "fences 0, expected 1 to 256");
         assert_eq!(survey(SurveyRequest { fences: 257, ..everything(0) }), "fences 257, expected 1 to 256");

@@ -234,6 +234,7 @@ fn to_status(error: QueryError) -> Status {
         QueryError::Stopped => exceeded(),
         QueryError::Filter(_)
         | QueryError::Order(_)
+        | QueryError::After(_)
         | QueryError::Limit(_)
         | QueryError::Fences(_)
         | QueryError::Range { .. }

@@ -33,6 +33,9 @@ pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "
 /// The most rows one list request may ask for.
 pub const MAX_LIMIT: u32 = 10_000;
 
+/// The most rows one call for a list may ask a node for: a page, and the slack that a selection leaves round it.
+pub const MAX_WINDOW: u32 = 20_000;
+
 /// The most fences one survey may ask for.
 pub const MAX_FENCES: u32 = 256;
 

@@ -4,9 +4,11 @@
 //! rows. Otherwise a [`Selection`] narrows down which ranks of which node make up the page, wave by wave on one
 //! snapshot of each node, and the last wave fetches those.
 //!
+//! A page that begins behind a cursor goes the same ways: agents count from the cursor's key.
+//!
 //! Memory: a request holds at most [`ONE_WAVE_ROWS`] rows in all by the first way (a node alone: the page), and
-//! `3 * limit + 100 * nodes` in all by the second; so of one node never more than 30,000 rows and 100 for each
-//! node, and at most 256 keys besides.
+//! `limit + 1,000 + 100 * nodes` in all by the second; so of one node never more than [`MAX_WINDOW`] rows, and at
+//! most 256 keys besides.
 //!
 //! Failures: a node that fails in any wave is named in the answer and the selection starts again without it,
 //! since ranges narrowed with its keys are void. So that one silent node cannot use up the time of the
@@ -16,14 +18,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rollcall_proto::{MAX_LIMIT, v1};
+use rollcall_proto::{MAX_LIMIT, MAX_WINDOW, v1};
 use tokio::time::Instant;
 
 use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
-use super::{Cluster, ClusterError, ListAnswer, ListQuery};
+use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start};
 use crate::page::completeness::FailedNode;
+use crate::page::cursor::Position;
 use crate::page::merge::{merge, own_rows};
 use crate::page::select::{Selection, Step, Surveyed};
 
@@ -41,6 +44,8 @@ type Failures = Vec<(Arc<Node>, CallError)>;
 /// One node's answer to a list call.
 struct Rows {
     count: u64,
+    /// The rank of the first row from where the list begins.
+    first: u64,
     rows: Vec<v1::Client>,
 }
 
@@ -48,6 +53,8 @@ struct Rows {
 struct Page {
     rows: Vec<v1::Client>,
     count: u64,
+    /// Those of them from where the list begins.
+    ahead: u64,
     consistent: bool,
     /// Nodes that failed without spoiling the others' rows.
     failures: Failures,
@@ -70,22 +77,26 @@ pub(super) async fn list(
     let total = nodes.len();
     let mut failed: Vec<FailedNode> = Vec::new();
     let mut tries = 0;
-    let offset = query.page.saturating_sub(1).saturating_mul(query.limit.into());
+    let task = Task { cluster, query, deadline };
+    let place = Place::of(task, &nodes).await?;
     loop {
-        let attempt = match one_wave(query, offset, &nodes) {
-            Some(window) => Ok(one_wave_page(cluster, query, offset, window, &nodes, deadline).await),
+        let attempt = match one_wave(query, place.offset, &nodes) {
+            Some(window) => Ok(one_wave_page(task, &place, window, &nodes).await),
             None => {
                 tries += 1;
                 let live = tries > SNAPSHOT_TRIES;
-                Box::pin(selected_page(cluster, query, offset, &nodes, live, deadline)).await
+                Box::pin(selected_page(task, &place, &nodes, live)).await
             }
         };
         let failures = match attempt {
             Ok(page) if page.failures.len() < nodes.len() => {
                 failed.extend(fanout::failed_nodes(&page.failures));
                 let completeness = fanout::completeness(total, failed);
-                let Page { rows, count, consistent, .. } = page;
-                return Ok(ListAnswer { rows, count, consistent, completeness });
+                let Page { rows, count, ahead, consistent, .. } = page;
+                let shown = place.offset.saturating_add(rows.len() as u64);
+                let last = rows.last().filter(|_| shown < ahead);
+                let next = last.map(|row| query.order.key(&row.as_client_ref()).into());
+                return Ok(ListAnswer { rows, count, next, consistent, completeness });
             }
             Ok(page) => page.failures,
             Err(Restart::SnapshotGone) => continue,
@@ -100,6 +111,56 @@ pub(super) async fn list(
             return Err(ClusterError::NobodyAnswered { failed: fanout::completeness(total, failed).failed });
         }
     }
+}
+
+/// What every step of one request reads.
+#[derive(Clone, Copy)]
+struct Task<'a> {
+    cluster: &'a Cluster,
+    query: &'a ListQuery,
+    deadline: Instant,
+}
+
+/// Where the page begins: behind a key, or at the list's beginning, and then so many rows on.
+struct Place {
+    after: Option<v1::Key>,
+    offset: u64,
+}
+
+impl Place {
+    async fn of(task: Task<'_>, nodes: &[Arc<Node>]) -> Result<Self, ClusterError> {
+        match &task.query.start {
+            Start::Page(page) => {
+                let offset = page.saturating_sub(1).saturating_mul(task.query.limit.into());
+                Ok(Self { after: None, offset })
+            }
+            Start::Cursor(Position::After(key)) => Ok(Self { after: Some(key.clone()), offset: 0 }),
+            Start::Cursor(Position::Cut(beginning)) => {
+                let key = whole_key(task, nodes, beginning).await?;
+                Ok(Self { after: Some(key), offset: 0 })
+            }
+        }
+    }
+}
+
+/// Looks up the key of which a cursor holds the beginning, among the clients of its node that share it.
+async fn whole_key(
+    task: Task<'_>,
+    nodes: &[Arc<Node>],
+    beginning: &v1::Key,
+) -> Result<v1::Key, ClusterError> {
+    let owner: Vec<_> =
+        nodes.iter().filter(|node| node.name().as_ref() == Some(&beginning.node)).cloned().collect();
+    let after = v1::Key { session: 0, ..beginning.clone() };
+    let asked = owner.iter().map(|node| (Arc::clone(node), LIVE, 0..MAX_WINDOW.into())).collect();
+    let until = task.cluster.share(task.deadline, 1, 2);
+    let (answers, failures) = fetch(task, Some(&after), asked, false, until).await;
+    if !failures.is_empty() {
+        return Err(ClusterError::NobodyAnswered { failed: fanout::failed_nodes(&failures) });
+    }
+    let rows = row_lists(answers).into_iter().flatten();
+    let row = rows.into_iter().find(|row| row.session == beginning.session);
+    row.map(|row| task.query.order.key(&row.as_client_ref()).into()).ok_or(ClusterError::CursorLost)
 }
 
 /// The window to ask every node for, if one wave will do.
@@ -117,41 +178,34 @@ fn one_wave(query: &ListQuery, offset: u64, nodes: &[Arc<Node>]) -> Option<Range
     (shipped <= ONE_WAVE_ROWS && end <= MAX_LIMIT.into()).then_some(0..end)
 }
 
-async fn one_wave_page(
-    cluster: &Cluster,
-    query: &ListQuery,
-    offset: u64,
-    window: Range<u64>,
-    nodes: &[Arc<Node>],
-    deadline: Instant,
-) -> Page {
+async fn one_wave_page(task: Task<'_>, place: &Place, window: Range<u64>, nodes: &[Arc<Node>]) -> Page {
     let asked = nodes.iter().map(|node| (Arc::clone(node), LIVE, window.clone())).collect();
-    let until = cluster.reserve(deadline);
-    let (answers, failures) = fetch(cluster, query, asked, until).await;
+    let until = task.cluster.reserve(task.deadline);
+    let (answers, failures) = fetch(task, place.after.as_ref(), asked, true, until).await;
     let count = answers.iter().map(|answer| answer.body.count).fold(0, u64::saturating_add);
+    let behind = answers.iter().map(|answer| answer.body.first).fold(0, u64::saturating_add);
     // A window starts late only where one node was asked, and counting asks for no rows.
-    let skip = usize::try_from(offset.saturating_sub(window.start)).unwrap_or(usize::MAX);
-    let rows = merge(query.order, row_lists(answers), skip, query.limit as usize);
-    Page { rows, count, consistent: true, failures }
+    let skip = usize::try_from(place.offset.saturating_sub(window.start)).unwrap_or(usize::MAX);
+    let rows = merge(task.query.order, row_lists(answers), skip, task.query.limit as usize);
+    Page { rows, count, ahead: count.saturating_sub(behind), consistent: true, failures }
 }
 
 async fn selected_page(
-    cluster: &Cluster,
-    query: &ListQuery,
-    offset: u64,
+    task: Task<'_>,
+    place: &Place,
     nodes: &[Arc<Node>],
     live: bool,
-    deadline: Instant,
 ) -> Result<Page, Restart> {
+    let query = task.query;
     let mut snapshots = vec![LIVE; nodes.len()];
-    let mut selection = Selection::new(query.order, offset, query.limit, nodes.len());
+    let mut selection = Selection::new(query.order, place.offset, query.limit, nodes.len());
     if live {
         selection = selection.over_changing_nodes();
     }
     loop {
         match selection.step() {
             Step::Survey(ranges) => {
-                let wave = survey(cluster, query, nodes, &snapshots, &selection, ranges, deadline).await?;
+                let wave = survey(task, place, nodes, &snapshots, &selection, ranges).await?;
                 if !live {
                     for (snapshot, answer) in snapshots.iter_mut().zip(&wave) {
                         *snapshot = answer.as_ref().map_or(*snapshot, |answer| answer.snapshot);
@@ -170,12 +224,13 @@ async fn selected_page(
                     .map(|((node, snapshot), window)| (node, snapshot, window))
                     .filter(|(_, _, window)| !window.is_empty())
                     .collect();
-                let until = cluster.share(deadline, 3, 4);
-                let (answers, failures) = fetch(cluster, query, asked, until).await;
+                let until = task.cluster.share(task.deadline, 3, 4);
+                let (answers, failures) = fetch(task, None, asked, true, until).await;
                 refuse(failures, live)?;
                 let window = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX);
                 let rows = merge(query.order, row_lists(answers), window(skip), window(take));
-                return Ok(Page { rows, count: selection.total(), consistent: !live, failures: Vec::new() });
+                let (count, ahead) = (selection.total(), selection.total_ahead());
+                return Ok(Page { rows, count, ahead, consistent: !live, failures: Vec::new() });
             }
         }
     }
@@ -183,13 +238,12 @@ async fn selected_page(
 
 /// One wave of surveys. Nodes with nothing left to narrow are not asked.
 async fn survey(
-    cluster: &Cluster,
-    query: &ListQuery,
+    Task { cluster, query, deadline }: Task<'_>,
+    place: &Place,
     nodes: &[Arc<Node>],
     snapshots: &[u64],
     selection: &Selection,
     ranges: Vec<Range<u64>>,
-    deadline: Instant,
 ) -> Result<Vec<Option<v1::SurveyResponse>>, Restart> {
     let until = cluster.share(deadline, 1, 2);
     let asked: Vec<usize> = (0..nodes.len()).filter(|&index| !ranges[index].is_empty()).collect();
@@ -203,6 +257,8 @@ async fn survey(
             start: ranges[index].start,
             end: ranges[index].end,
             fences: selection.fences(),
+            // From the second wave on the ranges are behind the key already.
+            after: place.after.clone().filter(|_| selection.waves() == 0),
         };
         async move {
             call::read_by(until, cluster.retry_budget(), || async {
@@ -237,7 +293,7 @@ fn surveyed<'a>(query: &ListQuery, answer: &'a v1::SurveyResponse) -> Surveyed<'
         .iter()
         .filter_map(|fence| Some((fence.rank, query.order.key_from_wire(fence.key.as_ref()?).ok()?)))
         .collect();
-    Surveyed { count: answer.count, fences }
+    Surveyed { count: answer.count, first: answer.first, fences }
 }
 
 /// A selection goes on only while every node answers.
@@ -252,9 +308,10 @@ fn refuse(failures: Failures, live: bool) -> Result<(), Restart> {
 
 /// Asks nodes for the rows of their windows.
 async fn fetch(
-    cluster: &Cluster,
-    query: &ListQuery,
+    Task { cluster, query, .. }: Task<'_>,
+    after: Option<&v1::Key>,
     asked: Vec<(Arc<Node>, u64, Range<u64>)>,
+    with_statistics: bool,
     until: Instant,
 ) -> (Vec<Answer<Rows>>, Failures) {
     let nodes: Vec<_> = asked.iter().map(|(node, _, _)| Arc::clone(node)).collect();
@@ -269,7 +326,8 @@ async fn fetch(
             snapshot,
             offset: window.start,
             limit: u32::try_from(window.end - window.start).unwrap_or(u32::MAX),
-            without_statistics: false,
+            without_statistics: !with_statistics,
+            after: after.cloned(),
         };
         async move {
             call::read_by(until, cluster.retry_budget(), || receive(&node, query, message.clone(), until))
@@ -290,7 +348,7 @@ async fn receive(
     let mut chunks = node.client().list(call::request(message, until)).await?.into_inner();
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
     let name = node.identified(head.identity)?;
-    let (count, mut rows) = (head.count, head.clients);
+    let (count, first, mut rows) = (head.count, head.first, head.clients);
     while rows.len() <= limit {
         let Some(chunk) = chunks.message().await? else { break };
         rows.extend(chunk.clients);
@@ -299,7 +357,10 @@ async fn receive(
         return Err(CallError::protocol(format!("more than the {limit} rows asked for")));
     }
     own_rows(query.order, &name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
-    Ok((name, Rows { count, rows }))
+    if first > count {
+        return Err(CallError::protocol("a list that begins behind its end"));
+    }
+    Ok((name, Rows { count, first, rows }))
 }
 
 fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<Vec<v1::Client>> {

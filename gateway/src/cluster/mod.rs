@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use self::call::RetryBudget;
 use self::node::Node;
 use crate::page::completeness::{Completeness, FailedNode};
+use crate::page::cursor::Position;
 
 mod call;
 mod fanout;
@@ -38,12 +39,21 @@ pub struct ListQuery {
     pub filter: v1::Filter,
     /// In which order.
     pub order: Order,
-    /// From 1.
-    pub page: u64,
+    /// Where it begins.
+    pub start: Start,
     /// Rows a page, 0 to 10,000; 0 counts only.
     pub limit: u32,
     /// On which nodes.
     pub scope: Scope,
+}
+
+/// Where a page begins.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Start {
+    /// At the first row of this page, counted from 1.
+    Page(u64),
+    /// Where a cursor points.
+    Cursor(Position),
 }
 
 /// A page of a list.
@@ -53,6 +63,8 @@ pub struct ListAnswer {
     pub rows: Vec<v1::Client>,
     /// Clients that match on the nodes that answered, exactly.
     pub count: u64,
+    /// The last row's key, if more rows follow it.
+    pub next: Option<v1::Key>,
     /// Whether the page refers to one state of each node.
     pub consistent: bool,
     /// Which nodes answered.
@@ -124,6 +136,9 @@ pub enum ClusterError {
         /// The addresses that have not told a name.
         silent: Vec<String>,
     },
+    /// The cursor is of a client that is gone, and its key was too long for the cursor to hold it.
+    #[error("the client the cursor points behind is gone, and its place with it; begin the walk again")]
+    CursorLost,
     /// Not one node answered.
     #[error("no node answered: {}", list_failed(failed))]
     NobodyAnswered {
@@ -212,7 +227,7 @@ impl Cluster {
     /// One page.
     ///
     /// # Errors
-    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`.
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `CursorLost`.
     pub async fn list(&self, query: &ListQuery, deadline: Instant) -> Result<ListAnswer, ClusterError> {
         list::list(self, query, deadline).await
     }

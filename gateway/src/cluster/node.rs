@@ -34,6 +34,9 @@ pub enum InvalidNode {
     },
 }
 
+/// The longest name of a node, bytes. Cursors hold it.
+const MAX_NAME: usize = 128;
+
 /// An expected node. It stays one, with its last known name, while its agent is away.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -140,6 +143,12 @@ impl Node {
         let name = identity.map(|identity| identity.name).unwrap_or_default();
         if name.is_empty() {
             return Err(CallError::protocol("the answer names no node"));
+        }
+        if name.len() > MAX_NAME {
+            return Err(CallError::protocol(format!(
+                "a node name of {} bytes, expected at most {MAX_NAME}",
+                name.len()
+            )));
         }
         let mut seen = self.seen();
         if seen.name.as_ref() != Some(&name) {

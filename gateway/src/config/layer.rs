@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::parser;
-use super::values::{BasePath, KeyArgument, ListenAddress, LogFormat, NodeAddress, Span};
+use super::values::{BasePath, Count, KeyArgument, ListenAddress, LogFormat, NodeAddress, Span};
 
 /// What one source tells. Absent is what it does not.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -75,24 +75,24 @@ pub struct Layer {
     pub read_timeout: Option<Span>,
 
     /// Requests answered at once; more get 503 [default: 512]
-    #[arg(long, value_name = "N")]
-    pub max_requests: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_requests: Option<Count>,
 
     /// Connections at once; more are closed [default: 4096]
-    #[arg(long, value_name = "N")]
-    pub max_connections: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_connections: Option<Count>,
 
     /// Bytes of a request's URL; more get 413 [default: 16384]
-    #[arg(long, value_name = "N")]
-    pub max_url_bytes: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_url_bytes: Option<Count>,
 
     /// Bytes of a request's head; more get 413 [default: 65536]
-    #[arg(long, value_name = "N")]
-    pub max_head_bytes: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_head_bytes: Option<Count>,
 
     /// Bytes of a request's body; more get 413 [default: 65536]
-    #[arg(long, value_name = "N")]
-    pub max_body_bytes: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_body_bytes: Option<Count>,
 
     /// How long to say "not ready" before accepting no more, after SIGTERM [default: 0s]
     #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]

@@ -130,23 +130,43 @@ impl FromStr for BasePath {
 #[serde(try_from = "String")]
 pub struct Span(pub Duration);
 
+/// No length of time in a configuration is sensibly longer.
+const LONGEST_SPAN: Duration = Duration::from_secs(24 * 3600);
+
 impl FromStr for Span {
     type Err = InvalidValue;
 
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
-        let invalid =
-            || InvalidValue::new(text, "an integer with ms, s, m or h, at most 24h, such as 250ms or 5s");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let number: u64 = text[..digits].parse().map_err(|_| invalid())?;
-        let unit = match &text[digits..] {
-            "ms" => 1,
-            "s" => 1000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            _ => return Err(invalid()),
-        };
-        let millis = number.checked_mul(unit).filter(|millis| *millis <= 24 * 3_600_000);
-        millis.map(Duration::from_millis).map(Self).ok_or_else(invalid)
+        let span = humantime::parse_duration(text).ok().filter(|span| *span <= LONGEST_SPAN);
+        span.map(Self).ok_or_else(|| {
+            InvalidValue::new(text, "a time with its unit, at most 24h, such as 250ms, 5s or 1m 30s")
+        })
+    }
+}
+
+/// A number of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct Count(pub usize);
+
+const COUNT: &str = "an integer from 0 to 268435455";
+
+impl TryFrom<i64> for Count {
+    type Error = InvalidValue;
+
+    fn try_from(number: i64) -> Result<Self, InvalidValue> {
+        // More of anything than that is a mistake, and tokio's semaphores could not hold it.
+        let count = usize::try_from(number).ok().filter(|count| *count < 1 << 28);
+        count.map(Self).ok_or_else(|| InvalidValue::new(&number.to_string(), COUNT))
+    }
+}
+
+impl FromStr for Count {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        let number: i64 = text.parse().map_err(|_| InvalidValue::new(text, COUNT))?;
+        number.try_into()
     }
 }
 
@@ -240,19 +260,16 @@ mod tests {
         {
             assert_eq!(text.parse(), Ok(Span(Duration::from_millis(millis))));
         }
-        for text in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "25h",
-            "5 s",
-            "99999999999999999999s",
-            "18446744073709551615h",
-            "5é",
-        ] {
+        for text in ["", "5", "s", "-1s", "25h", "99999999999999999999s", "18446744073709551615h", "5é"] {
             assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!("268435455".parse(), Ok(Count(268_435_455)));
+        for text in ["", "-1", "268435456", "1.5", "many", "99999999999999999999"] {
+            assert!(text.parse::<Count>().is_err(), "{text}");
         }
     }
 }

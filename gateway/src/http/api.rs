@@ -88,12 +88,13 @@ impl Api {
 pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
-    let Ok(_slot) = api.slots.try_acquire() else {
-        return ApiError::Overloaded { limit: api.limits.requests }.into_response();
-    };
+    // Before the slot: whoever has no key must not take the place of those who have one.
     let key = match auth::authenticate(&parts.headers, &api.keys) {
         Ok(key) => key,
         Err(refused) => return ApiError::from(refused).into_response(),
+    };
+    let Ok(_slot) = api.slots.try_acquire() else {
+        return ApiError::Overloaded { limit: api.limits.requests }.into_response();
     };
     let query = parts.uri.query().unwrap_or_default();
     let result = match api.deadline(&parts.headers) {

@@ -28,7 +28,7 @@ pub(super) async fn list(
     if !request.partial && !answer.completeness.is_whole() {
         return Err(ApiError::Partial(answer.completeness));
     }
-    let body = envelope::list(&answer, request.query.page, request.query.limit, request.fields);
+    let body = envelope::list(&answer, &request.query, request.fields);
     Ok(noted(envelope::json(StatusCode::OK, &body), &answer.completeness))
 }
 

@@ -8,8 +8,9 @@ use rollcall_proto::v1::Client;
 use serde::{Serialize, Serializer};
 
 use super::error::Code;
+use super::query::cursor_behind;
 use super::row::{Fields, Row};
-use crate::cluster::{GetAnswer, KickAnswer, ListAnswer};
+use crate::cluster::{GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
 use crate::page::completeness::{Completeness, FailedNode};
 
 /// A successful answer. `Meta` before `Data`, so that a reader of a long page sees first how complete it is.
@@ -28,11 +29,19 @@ impl<M, D> Answer<M, D> {
 }
 
 /// A page of a list.
-pub(super) fn list(answer: &ListAnswer, page: u64, limit: u32, fields: Fields) -> impl Serialize {
+pub(super) fn list<'a>(
+    answer: &'a ListAnswer,
+    query: &ListQuery,
+    fields: Fields,
+) -> impl Serialize + use<'a> {
     let meta = ListMeta {
-        page,
-        limit,
-        hasnext: limit > 0 && page.saturating_mul(limit.into()) < answer.count,
+        page: match query.start {
+            Start::Page(page) => Some(page),
+            Start::Cursor(_) => None,
+        },
+        limit: query.limit,
+        hasnext: answer.next.is_some(),
+        cursor: cursor_behind(query, answer.next.as_ref()),
         count: answer.count,
         consistent: answer.consistent,
         nodes: Nodes::whole(&answer.completeness),
@@ -53,9 +62,12 @@ pub(super) fn kick<'a>(answer: &'a KickAnswer, clientid: &'a str) -> impl Serial
 
 #[derive(Serialize)]
 struct ListMeta<'a> {
-    page: u64,
+    /// Which page of a walk by cursor this is, nobody counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<u64>,
     limit: u32,
     hasnext: bool,
+    cursor: String,
     count: u64,
     consistent: bool,
     nodes: Nodes<'a>,
@@ -162,13 +174,26 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use rollcall_proto::Reason;
+    use rollcall_proto::v1::{Filter, Key};
+    use rollcall_proto::{Order, Reason};
 
     use super::*;
+    use crate::cluster::Scope;
+    use crate::page::cursor::Position;
 
     fn completeness() -> Completeness {
         let failed = vec![FailedNode { node: "b@h".into(), reason: Reason::Timeout }];
         Completeness { total: 2, answered: 1, failed }
+    }
+
+    fn query() -> ListQuery {
+        ListQuery {
+            filter: Filter::default(),
+            order: Order::default(),
+            start: Start::Page(1),
+            limit: 10,
+            scope: Scope::All,
+        }
     }
 
     fn text(body: &impl Serialize) -> String {
@@ -179,11 +204,18 @@ mod tests {
     fn the_three_bodies() {
         let fields = Fields::parse("clientid,node").unwrap();
         let row = Client { node: "a@h".into(), clientid: "c".into(), ..Client::default() };
-        let page =
-            ListAnswer { rows: vec![row.clone()], count: 11, consistent: true, completeness: completeness() };
+        let next = Some(Order::default().key(&row.as_client_ref()).into());
+        let page = ListAnswer {
+            rows: vec![row.clone()],
+            count: 11,
+            next,
+            consistent: true,
+            completeness: completeness(),
+        };
+        let query = query();
         insta::assert_snapshot!(
-            text(&list(&page, 1, 10, fields)),
-            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+            text(&list(&page, &query, fields)),
+            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tACIBYyoDYUBo","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
         );
         let found = GetAnswer { rows: vec![row], completeness: completeness() };
         insta::assert_snapshot!(
@@ -198,20 +230,19 @@ mod tests {
     }
 
     #[test]
-    fn hasnext_is_whether_rows_follow_the_page() {
-        let hasnext = |page, limit, count| {
-            let answer =
-                ListAnswer { rows: vec![], count, consistent: true, completeness: Completeness::default() };
-            text(&list(&answer, page, limit, Fields::ALL)).contains(r#""hasnext":true"#)
+    fn a_page_by_cursor_has_no_number_and_the_last_has_no_cursor() {
+        let key = Key { clientid: "c".into(), node: "a@h".into(), ..Key::default() };
+        let query = ListQuery { start: Start::Cursor(Position::After(key)), ..query() };
+        let page = ListAnswer {
+            rows: vec![],
+            count: 11,
+            next: None,
+            consistent: true,
+            completeness: Completeness { total: 1, answered: 1, failed: vec![] },
         };
-        for (page, limit, count, expected) in [
-            (1, 10, 10, false),
-            (1, 10, 11, true),
-            (2, 10, 11, false),
-            (1, 0, 11, false),
-            (u64::MAX, 10_000, u64::MAX, false),
-        ] {
-            assert_eq!(hasnext(page, limit, count), expected, "{page} {limit} {count}");
-        }
+        insta::assert_snapshot!(
+            text(&list(&page, &query, Fields::ALL)),
+            @r#"{"code":0,"meta":{"limit":10,"hasnext":false,"cursor":"","count":11,"consistent":true,"nodes":{"total":1,"answered":1,"failed":[]}},"data":[]}"#
+        );
     }
 }

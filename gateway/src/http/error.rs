@@ -96,7 +96,7 @@ pub(crate) enum ApiError {
     #[error("the gateway is shutting down")]
     Draining,
     /// The deadline passed.
-    #[error("no answer within the deadline")]
+    #[error("no answer within the deadline; a kick may have been carried out")]
     Deadline,
     /// A defect of the gateway.
     #[error("internal error, see the gateway's log for request {request}")]
@@ -105,7 +105,7 @@ pub(crate) enum ApiError {
         request: String,
     },
     /// The cluster has no answer; the scope, if any, came from the path.
-    #[error("{0}")]
+    #[error("{0}{after}", after = afterwards(_0))]
     Cluster(#[from] ClusterError),
     /// `_node` names a node that is not of the cluster.
     #[error("parameter _node={}: expected the name of a node, one of {}", Shown(name), known.join(", "))]
@@ -123,6 +123,16 @@ pub(crate) enum ApiError {
 fn failed(completeness: &Completeness) -> String {
     let failed = completeness.failed.iter();
     failed.map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
+}
+
+/// What a reader must know of an error beyond what the cluster says.
+fn afterwards(error: &ClusterError) -> &'static str {
+    match error {
+        ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
+            "; it may have been carried out"
+        }
+        _ => "",
+    }
 }
 
 impl ApiError {
@@ -148,11 +158,9 @@ impl ApiError {
                 ClusterError::NotFound { .. } => (StatusCode::NOT_FOUND, Code::ClientNotFound),
                 ClusterError::NodeNotYetKnown { .. }
                 | ClusterError::NobodyAnswered { .. }
-                | ClusterError::NotFoundIncomplete { .. } => {
-                    (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure)
-                }
-                // Nothing failed, and asking again may do it.
-                ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+                | ClusterError::NotFoundIncomplete { .. }
+                | ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
+                ClusterError::CursorLost => (StatusCode::BAD_REQUEST, Code::BadParameter),
                 ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
                     (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure)
                 }
@@ -245,6 +253,7 @@ mod tests {
             ClusterError::NobodyAnswered { failed: failed() }.into(),
             ClusterError::NotFoundIncomplete { clientid: clientid(), failed: failed() }.into(),
             ClusterError::NotFound { clientid: clientid() }.into(),
+            ClusterError::CursorLost.into(),
             ClusterError::Moved { clientid: clientid() }.into(),
             owner_failed(Reason::Timeout).into(),
             owner_failed(Reason::Unreachable).into(),

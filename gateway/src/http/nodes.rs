@@ -76,8 +76,8 @@ impl NodesMeta {
         Self {
             count: rows.len(),
             states,
-            connected: rows.iter().filter_map(|row| row.connected).sum(),
-            clients: rows.iter().filter_map(|row| row.clients).sum(),
+            connected: rows.iter().filter_map(|row| row.connected).fold(0, u64::saturating_add),
+            clients: rows.iter().filter_map(|row| row.clients).fold(0, u64::saturating_add),
         }
     }
 }

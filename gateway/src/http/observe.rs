@@ -53,7 +53,7 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
         %method,
         url = url.path_and_query().map(tracing::field::display),
         status = response.status().as_u16(),
-        duration_ms = begun.elapsed().as_secs_f64() * 1000.0,
+        duration_ms = begun.elapsed().as_micros() as f64 / 1000.0,
         answered = nodes.map(|nodes| nodes.answered),
         nodes = nodes.map(|nodes| nodes.total),
         "request"

@@ -5,19 +5,20 @@
 
 use std::net::IpAddr;
 
-use rollcall_proto::v1::{ConnState, Filter};
+use rollcall_proto::v1::{ConnState, Filter, Key};
 use rollcall_proto::{MAX_LIMIT, Order, SortField, address};
 use thiserror::Error;
 
 use super::decode::{self, InvalidEncoding, Shown};
 use super::row::{Fields, KEYS};
-use crate::cluster::{ListQuery, Scope};
+use crate::cluster::{ListQuery, Scope, Start};
+use crate::page::cursor::{self, Fingerprint};
 
 /// More parameters than this are refused.
 const MOST_PARAMETERS: usize = 256;
 
 /// Parameters that every list takes, in the order they are documented.
-const LIST: [&str; 21] = [
+const LIST: [&str; 22] = [
     "clientid",
     "username",
     "zone",
@@ -33,6 +34,7 @@ const LIST: [&str; 21] = [
     "_gte_connected_at",
     "_lte_connected_at",
     "_page",
+    "_cursor",
     "_limit",
     "_sort",
     "_order",
@@ -68,6 +70,9 @@ pub(crate) enum BadParameter {
         /// The parameter.
         name: &'static str,
     },
+    /// Two parameters that say where the page begins.
+    #[error("_page and _cursor are both given, expected one of them")]
+    PageAndCursor,
     /// A name or value cannot be decoded.
     #[error("parameter {}={}: {why}", Shown(name), Shown(value))]
     Encoding {
@@ -106,11 +111,7 @@ pub(super) struct Given<'a> {
 
 impl Given<'_> {
     fn takes(&self, name: &str) -> bool {
-        match name {
-            "_node" => self.node.is_none(),
-            "username" => self.username.is_none(),
-            _ => true,
-        }
+        name != "_node" || self.node.is_none()
     }
 }
 
@@ -120,9 +121,6 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
     let mut filter = Filter::default();
     let mut nodes = Vec::new();
     let mut once = Once::default();
-    if let Some(username) = given.username {
-        filter.username.push(username.to_owned());
-    }
     for Parameter { name, value } in parameters(query, &known)? {
         let bad = |expected: &str| BadParameter::Value {
             name,
@@ -162,6 +160,7 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
                 let page = page.ok_or_else(|| bad("an integer from 1 to 18446744073709551615"))?;
                 set(&mut once.page, name, page)?;
             }
+            "_cursor" => set(&mut once.cursor, name, value)?,
             "_limit" => {
                 let limit = integer(&value).and_then(|limit| u64::try_from(limit).ok());
                 let limit = limit.ok_or_else(|| bad("an integer from 0; above 10000 is lowered to 10000"))?;
@@ -188,17 +187,61 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
         }
     }
     nodes.extend(given.node.map(str::to_owned));
+    if let Some(username) = given.username {
+        narrow_username(&mut filter, username);
+    }
     let order = Order {
         field: once.sort.unwrap_or(SortField::Clientid),
         descending: once.descending.unwrap_or_default(),
     };
     let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
-    let (page, limit) = (once.page.unwrap_or(1), once.limit.unwrap_or(MAX_LIMIT));
+    let limit = once.limit.unwrap_or(MAX_LIMIT);
+    let start = match (once.page, once.cursor) {
+        (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
+        (page, None) => Start::Page(page.unwrap_or(1)),
+        // A walk begins with the empty cursor, as it ends.
+        (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
+        (None, Some(cursor)) => {
+            let position = cursor::decode(fingerprint(&filter, order, &scope), order, &cursor);
+            Start::Cursor(position.map_err(|error| BadParameter::Value {
+                name: "_cursor",
+                value: cursor,
+                expected: error.expected().to_owned(),
+            })?)
+        }
+    };
     Ok(ListRequest {
-        query: ListQuery { filter, order, page, limit, scope },
+        query: ListQuery { filter, order, start, limit, scope },
         fields: once.fields.unwrap_or(Fields::ALL),
         partial: once.partial.unwrap_or(true),
     })
+}
+
+/// What binds a cursor to its list.
+fn fingerprint(filter: &Filter, order: Order, scope: &Scope) -> Fingerprint {
+    let nodes: &[String] = match scope {
+        Scope::All => &[],
+        Scope::Only(nodes) => nodes,
+    };
+    Fingerprint::of(filter, order, nodes)
+}
+
+/// The cursor behind a page of this list; empty at the list's end.
+pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> String {
+    let fingerprint = || fingerprint(&query.filter, query.order, &query.scope);
+    next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key))
+}
+
+/// Lets only this user name through, of those the filter lets through.
+fn narrow_username(filter: &mut Filter, username: &str) {
+    let excluded = !filter.username.is_empty() && !filter.username.iter().any(|wanted| wanted == username);
+    filter.username = vec![username.to_owned()];
+    if excluded {
+        // Nothing can match, and an empty list of names would match everything: the nodes are asked for what no
+        // client is, so that the empty answer still says which of them it rests on.
+        filter.gte_created_at_ms = Some(i64::MAX);
+        filter.lte_created_at_ms = Some(i64::MIN);
+    }
 }
 
 /// Reads the query string of a single client.
@@ -219,6 +262,7 @@ pub(super) fn none(query: &str) -> Result<(), BadParameter> {
 #[derive(Default)]
 struct Once {
     page: Option<u64>,
+    cursor: Option<String>,
     limit: Option<u32>,
     sort: Option<SortField>,
     descending: Option<bool>,

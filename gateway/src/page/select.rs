@@ -15,7 +15,8 @@
 //!   gaps and two rows a node: the ranges shrink by about `fences / 2` a wave, whatever the distribution;
 //! - a range no longer than the fences is resolved exactly by its next wave, so a selection always ends: over 3
 //!   nodes of 1,000,000 clients in 3 waves, over 200 nodes of 100,000 in 4, the fetch included;
-//! - a fetch asks for at most `3 * limit + 100 * nodes` rows in all, and never for more than that of one node.
+//! - a fetch asks for at most the page, the lesser of two pages and 1,000 rows, and 100 rows a node; of one node for
+//!   at most [`MAX_WINDOW`].
 //!
 //! Known before as multi-way selection by splitters (Varman et al., "Merging multiple lists on hierarchical-memory
 //! multiprocessors", 1991). Decided against: `offset / nodes` from each node and one correction, which is wrong
@@ -24,7 +25,7 @@
 
 use std::ops::Range;
 
-use rollcall_proto::{KeyRef, MAX_FENCES, Order};
+use rollcall_proto::{KeyRef, MAX_FENCES, MAX_WINDOW, Order};
 use thiserror::Error;
 
 /// The fewest fences a node is asked for a wave; with few nodes more are asked for, which saves waves.
@@ -32,6 +33,10 @@ const MIN_FENCES: u32 = 64;
 
 /// About how many fences a wave brings in all, while that leaves each node between the least and the most.
 const FENCES_PER_WAVE: usize = 2048;
+
+/// Rows beside the page that a fetch of a large page may bring; a small page may bring twice its own size. Another
+/// wave costs more than that many rows.
+const MOST_SLACK: u64 = 1000;
 
 /// The state of one selection. Nodes are known by their index.
 #[derive(Clone, Debug)]
@@ -49,6 +54,8 @@ pub struct Selection {
 struct NodeRange {
     /// Matching clients of the node; known after its first survey.
     count: Option<u64>,
+    /// The local rank at which the list begins on this node: 0, or behind a cursor.
+    first: u64,
     /// Local ranks that may still be in the page.
     active: Range<u64>,
 }
@@ -58,6 +65,8 @@ struct NodeRange {
 pub struct Surveyed<'a> {
     /// Matching clients of the node.
     pub count: u64,
+    /// The local rank at which the list begins; read in the first wave only.
+    pub first: u64,
     /// Keys with their local ranks, ascending.
     pub fences: Vec<(u64, KeyRef<'a>)>,
 }
@@ -90,7 +99,8 @@ pub struct Inconsistent {
 }
 
 impl Selection {
-    /// A selection of the ranks `offset .. offset + limit` over that many nodes.
+    /// A selection of the ranks `offset .. offset + limit`, counted from where the list begins, over that many
+    /// nodes.
     #[must_use]
     pub fn new(order: Order, offset: u64, limit: u32, nodes: usize) -> Self {
         let fair_share = u32::try_from(FENCES_PER_WAVE / nodes.max(1)).unwrap_or(MAX_FENCES);
@@ -101,7 +111,7 @@ impl Selection {
             fences: fair_share.clamp(MIN_FENCES, MAX_FENCES),
             waves: 0,
             changing: false,
-            nodes: vec![NodeRange { count: None, active: 0..u64::MAX }; nodes],
+            nodes: vec![NodeRange { count: None, first: 0, active: 0..u64::MAX }; nodes],
         }
     }
 
@@ -135,6 +145,13 @@ impl Selection {
         self.nodes.iter().filter_map(|node| node.count).fold(0, u64::saturating_add)
     }
 
+    /// Those of them from where the list begins.
+    #[must_use]
+    pub fn total_ahead(&self) -> u64 {
+        let ahead = |node: &NodeRange| node.count.map(|count| count.saturating_sub(node.first));
+        self.nodes.iter().filter_map(ahead).fold(0, u64::saturating_add)
+    }
+
     /// What to ask next.
     #[must_use]
     pub fn step(&self) -> Step {
@@ -147,12 +164,10 @@ impl Selection {
             let windows = self.nodes.iter().map(|_| 0..0).collect();
             return Step::Fetch { windows, skip: 0, take: 0 };
         }
-        let most = 3 * self.limit + 100 * self.nodes.len() as u64;
-        if self.active_total() <= most {
-            Step::Fetch { windows: ranges, skip, take }
-        } else {
-            Step::Survey(ranges)
-        }
+        let slack = (2 * self.limit).min(MOST_SLACK) + 100 * self.nodes.len() as u64;
+        let small = self.active_total() <= self.limit + slack
+            && ranges.iter().all(|range| range.end - range.start <= MAX_WINDOW.into());
+        if small { Step::Fetch { windows: ranges, skip, take } } else { Step::Survey(ranges) }
     }
 
     /// Narrows every node's range by one wave of answers, one a node by index; `None` where nothing was asked.
@@ -163,7 +178,7 @@ impl Selection {
         self.waves += 1;
         for (index, answer) in wave.iter().enumerate() {
             let Some(answer) = answer else { continue };
-            self.take_count(index, answer.count)?;
+            self.take_count(index, answer)?;
             self.check_fences(index, &answer.fences)?;
         }
         let none = Vec::new();
@@ -188,12 +203,17 @@ impl Selection {
         Ok(())
     }
 
-    fn take_count(&mut self, index: usize, count: u64) -> Result<(), Inconsistent> {
+    fn take_count(&mut self, index: usize, answer: &Surveyed<'_>) -> Result<(), Inconsistent> {
         let node = &mut self.nodes[index];
+        let count = answer.count;
         match node.count {
+            None if answer.first > count => {
+                Err(Inconsistent { node: index, what: "a list that begins behind its end" })
+            }
             None => {
                 node.count = Some(count);
-                node.active = 0..count;
+                node.first = answer.first;
+                node.active = node.first..count;
                 Ok(())
             }
             Some(known) if known == count => Ok(()),
@@ -236,8 +256,8 @@ impl Selection {
 
     /// Where the page lies in the merged active ranges: ranks to skip, ranks to take.
     fn target(&self) -> (u64, u64) {
-        let take = self.limit.min(self.total().saturating_sub(self.offset));
-        let dropped: u64 = self.nodes.iter().map(|node| node.active.start).sum();
+        let take = self.limit.min(self.total_ahead().saturating_sub(self.offset));
+        let dropped: u64 = self.nodes.iter().map(|node| node.active.start.saturating_sub(node.first)).sum();
         (self.offset.saturating_sub(dropped), take)
     }
 
@@ -332,7 +352,7 @@ mod tests {
                 .map(|k| start + k * length / picked)
                 .map(|rank| (rank, self.key(node, rank)))
                 .collect();
-            Surveyed { count, fences }
+            Surveyed { count, first: 0, fences }
         }
 
         /// Runs a selection to its end: the page's keys, waves with the fetch, rows shipped.

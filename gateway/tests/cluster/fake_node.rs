@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rollcall_proto::v1::kick_response::Outcome;
@@ -47,7 +47,7 @@ pub(crate) enum Behaviour {
 #[derive(Debug)]
 pub(crate) struct FakeNode {
     pub(crate) name: String,
-    pub(crate) rows: Vec<v1::Client>,
+    rows: Mutex<Vec<v1::Client>>,
     pub(crate) behaviour: Behaviour,
     pub(crate) calls: Calls,
 }
@@ -63,7 +63,7 @@ pub(crate) struct Calls {
 
 impl FakeNode {
     pub(crate) fn new(name: &str, rows: Vec<v1::Client>, behaviour: Behaviour) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), rows, behaviour, calls: Calls::default() })
+        Arc::new(Self { name: name.to_owned(), rows: Mutex::new(rows), behaviour, calls: Calls::default() })
     }
 
     /// Serves on a free loopback port until the runtime ends.
@@ -79,6 +79,10 @@ impl FakeNode {
         address
     }
 
+    pub(crate) fn rows(&self) -> MutexGuard<'_, Vec<v1::Client>> {
+        self.rows.lock().unwrap()
+    }
+
     fn identity(&self) -> Option<v1::Identity> {
         let name = if self.behaviour == Behaviour::Nameless { String::new() } else { self.name.clone() };
         Some(v1::Identity { name, incarnation: 1 })
@@ -87,7 +91,7 @@ impl FakeNode {
     fn matching(&self, filter: Option<v1::Filter>, order: Order) -> Vec<v1::Client> {
         let matcher = Matcher::new(filter.unwrap_or_default()).unwrap();
         let mut rows: Vec<v1::Client> =
-            self.rows.iter().filter(|row| matcher.matches(&row.as_client_ref())).cloned().collect();
+            self.rows().iter().filter(|row| matcher.matches(&row.as_client_ref())).cloned().collect();
         for row in &mut rows {
             row.node.clone_from(&self.name);
         }
@@ -112,6 +116,11 @@ impl FakeNode {
 
 struct Service(Arc<FakeNode>);
 
+fn first_after(rows: &[v1::Client], order: Order, after: Option<&v1::Key>) -> u64 {
+    let Some(after) = after.map(|key| order.key_from_wire(key).unwrap()) else { return 0 };
+    rows.partition_point(|row| order.compare(&order.key(&row.as_client_ref()), &after).is_le()) as u64
+}
+
 fn order_of(order: Option<v1::Order>) -> Order {
     order.map(|order| Order::try_from(order).unwrap()).unwrap_or_default()
 }
@@ -127,7 +136,7 @@ impl Node for Service {
         }
         Ok(Response::new(v1::DescribeResponse {
             identity: self.0.identity(),
-            clients: self.0.rows.len() as u64,
+            clients: self.0.rows().len() as u64,
             ..v1::DescribeResponse::default()
         }))
     }
@@ -146,7 +155,8 @@ impl Node for Service {
         let order = order_of(request.order);
         let rows = node.matching(request.filter, order);
         let count = rows.len() as u64;
-        let (start, end) = (request.start.min(count), request.end.min(count));
+        let first = first_after(&rows, order, request.after.as_ref());
+        let (start, end) = (request.start.max(first).min(count), request.end.min(count));
         let length = end.saturating_sub(start);
         let picked = length.min(request.fences.into());
         let mut fences: Vec<v1::Fence> = (0..picked)
@@ -156,7 +166,7 @@ impl Node for Service {
         if node.behaviour == Behaviour::LyingSurvey {
             fences.reverse();
         }
-        Ok(Response::new(v1::SurveyResponse { identity: node.identity(), snapshot: 7, count, fences }))
+        Ok(Response::new(v1::SurveyResponse { identity: node.identity(), snapshot: 7, count, fences, first }))
     }
 
     type ListStream = Pin<Box<dyn Stream<Item = Result<v1::ListResponse, Status>> + Send>>;
@@ -169,14 +179,16 @@ impl Node for Service {
         if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
             return Err(Status::failed_precondition("snapshot is gone"));
         }
-        let matching = node.matching(request.filter, order_of(request.order));
+        let order = order_of(request.order);
+        let matching = node.matching(request.filter, order);
         let count = matching.len() as u64;
+        let first = first_after(&matching, order, request.after.as_ref());
         let mut limit = request.limit as usize;
         if node.behaviour == Behaviour::TooManyRows {
             limit += 1;
         }
         let mut rows: Vec<v1::Client> =
-            matching.into_iter().skip(request.offset as usize).take(limit).collect();
+            matching.into_iter().skip((first + request.offset) as usize).take(limit).collect();
         node.calls.rows_sent.fetch_add(rows.len(), Ordering::Relaxed);
         for row in &mut rows {
             row.node = if node.behaviour == Behaviour::ForeignRows { "other".into() } else { String::new() };
@@ -193,6 +205,7 @@ impl Node for Service {
         }
         chunks[0].identity = node.identity();
         chunks[0].count = count;
+        chunks[0].first = first;
         let hang = node.behaviour == Behaviour::HangMidway;
         let stream = async_stream(chunks, hang);
         Ok(Response::new(stream))
@@ -218,7 +231,10 @@ impl Node for Service {
             _ => {
                 let session = request.session.expect("a kick names the session it found");
                 let has = |row: &&v1::Client| row.clientid == request.clientid && row.session == session;
-                assert!(self.0.rows.iter().any(|row| has(&row)), "a kick of a session that was not located");
+                assert!(
+                    self.0.rows().iter().any(|row| has(&row)),
+                    "a kick of a session that was not located"
+                );
                 Outcome::Kicked
             }
         };

@@ -13,6 +13,8 @@
 //! cost every client memory and every change time for filters that a scan answers in tens of milliseconds at a
 //! million clients.
 
+#[cfg(test)]
+mod measure;
 mod ordered;
 mod row;
 #[cfg(test)]

@@ -93,20 +93,29 @@ impl View {
     /// How many matching clients come before the key, whether or not one has it.
     #[must_use]
     pub fn rank_of(&self, key: &KeyRef<'_>) -> u64 {
-        let before = |rank: usize| {
-            let row = self.rows.get(self.run_at(rank).start);
-            row.is_some_and(|row| self.order.compare(&self.key(row), key).is_lt())
-        };
+        self.ranks_while(|other| self.order.compare(other, key).is_lt())
+    }
+
+    /// How many ranks the predicate holds for; it must hold for the leading ones and no other.
+    fn ranks_while(&self, predicate: impl Fn(&KeyRef<'_>) -> bool) -> u64 {
+        let holds =
+            |rank: usize| self.rows.get(self.run_at(rank).start).is_some_and(|row| predicate(&self.key(row)));
         let (mut low, mut high) = (0, self.rows.len());
         while low < high {
             let middle = low + (high - low) / 2;
-            if before(middle) {
+            if holds(middle) {
                 low = middle + 1;
             } else {
                 high = middle;
             }
         }
         low as u64
+    }
+
+    /// How many matching clients come before or at the key, whether or not one has it.
+    #[must_use]
+    pub fn rank_after(&self, key: &KeyRef<'_>) -> u64 {
+        self.ranks_while(|other| self.order.compare(other, key).is_le())
     }
 
     /// At most `most` evenly spaced keys of a range of ranks, the first at its start; an end past the last rank

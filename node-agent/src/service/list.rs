@@ -24,6 +24,8 @@ const STATISTICS_BUDGET: Duration = Duration::from_secs(2);
 struct Chunks {
     agent: Arc<Agent>,
     view: View,
+    /// The rank of the first client to look at.
+    first: u64,
     next: u64,
     end: u64,
     is_first: bool,
@@ -41,10 +43,12 @@ pub(super) fn chunks(
     deadline: Deadline,
     call: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<ListResponse, Status>> + Send + use<> {
+    let first = list.selection.first(&view);
     let chunks = Chunks {
         agent,
-        next: list.ranks.start,
-        end: list.ranks.end.min(view.count()),
+        first,
+        next: first.saturating_add(list.ranks.start),
+        end: first.saturating_add(list.ranks.end).min(view.count()),
         view,
         is_first: true,
         with_statistics: !list.without_statistics,
@@ -78,9 +82,9 @@ impl Chunks {
         self.with_statistics = self.with_statistics
             && add_statistics(self.agent.broker.as_ref(), &mut clients, self.deadline).await;
         let identity = self.is_first.then(|| self.agent.identity.clone());
-        let count = if self.is_first { self.view.count() } else { 0 };
+        let (count, first) = if self.is_first { (self.view.count(), self.first) } else { (0, 0) };
         self.is_first = false;
-        Some(ListResponse { identity, count, clients })
+        Some(ListResponse { identity, count, clients, first })
     }
 }
 

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
+use rollcall_proto::Matcher;
+use rollcall_proto::v1::Client;
 
 use super::*;
+use crate::page::cursor::Position;
 
 fn read(query: &str) -> Result<ListRequest, BadParameter> {
     list(query, Given::default())
@@ -16,7 +19,7 @@ fn nothing_asked_for_is_the_first_page_of_everything() {
         query: ListQuery {
             filter: Filter::default(),
             order: Order::default(),
-            page: 1,
+            start: Start::Page(1),
             limit: 10_000,
             scope: Scope::All,
         },
@@ -64,8 +67,8 @@ fn every_filter() {
 fn paging_order_and_presentation() {
     let request =
         read("_page=3&_limit=20&_sort=connected_at&_order=desc&_fields=node&_partial=false").unwrap();
-    let ListQuery { page, limit, order, .. } = request.query;
-    assert_eq!((page, limit), (3, 20));
+    let ListQuery { start, limit, order, .. } = request.query;
+    assert_eq!((start, limit), (Start::Page(3), 20));
     assert_eq!(order, Order { field: SortField::ConnectedAt, descending: true });
     assert_eq!((request.fields, request.partial), (Fields::parse("node").unwrap(), false));
     for (query, limit) in [
@@ -77,7 +80,7 @@ fn paging_order_and_presentation() {
     ] {
         assert_eq!(read(query).unwrap().query.limit, limit, "{query}");
     }
-    assert_eq!(read("_page=18446744073709551615").unwrap().query.page, u64::MAX);
+    assert_eq!(read("_page=18446744073709551615").unwrap().query.start, Start::Page(u64::MAX));
 }
 
 #[test]
@@ -87,8 +90,22 @@ fn the_scope_comes_from_the_path_or_from_node() {
     let request = list("zone=z", given).unwrap();
     assert_eq!(request.query.scope, Scope::Only(vec!["a".into()]));
     assert_eq!(request.query.filter.username, ["u"]);
-    for query in ["_node=a", "username=u"] {
-        assert!(matches!(list(query, given), Err(BadParameter::Unknown { .. })), "{query}");
+    assert!(matches!(list("_node=a", given), Err(BadParameter::Unknown { .. })));
+}
+
+#[test]
+fn user_names_of_path_and_query_combine_with_and() {
+    let given = Given { node: None, username: Some("u") };
+    let named = Filter { username: vec!["u".into()], ..Filter::default() };
+    for query in ["", "username=u", "username=v&username=u"] {
+        assert_eq!(list(query, given).unwrap().query.filter, named, "{query}");
+    }
+    for query in ["username=v", "username=", "username=v&_gte_created_at=0&_lte_created_at=9"] {
+        let matcher = Matcher::new(list(query, given).unwrap().query.filter).unwrap();
+        for created_at_ms in [None, Some(i64::MIN), Some(0), Some(i64::MAX)] {
+            let client = Client { username: Some("u".into()), created_at_ms, ..Client::default() };
+            assert!(!matcher.matches(&client.as_client_ref()), "{query} {created_at_ms:?}");
+        }
     }
 }
 
@@ -97,7 +114,9 @@ fn what_cannot_be_read_is_refused_by_name_value_and_expectation() {
     let mut table = String::new();
     for query in [
         "foo=bar",
-        "_cursor=",
+        "_cursor=x",
+        "_cursor=&_cursor=",
+        "_cursor=&_page=1",
         "ClientId=x",
         "_page=0",
         "_page=-1",
@@ -141,6 +160,22 @@ fn what_cannot_be_read_is_refused_by_name_value_and_expectation() {
 fn a_long_value_is_not_repeated_at_length() {
     let error = read(&format!("proto_ver={}", "x".repeat(10_000))).unwrap_err().to_string();
     assert!(error.len() < 200, "{error}");
+}
+
+#[test]
+fn a_cursor_goes_on_with_its_own_list_alone() {
+    let key = Key { clientid: "c".into(), node: "a@h".into(), session: 7, ..Key::default() };
+    let first = read("zone=edge&_order=desc&_node=a&_node=b&_cursor=").unwrap().query;
+    assert_eq!(first.start, Start::Page(1));
+    let cursor = cursor_behind(&first, Some(&key));
+    let again = read(&format!("_node=b&_node=a&_limit=7&_order=desc&zone=edge&_cursor={cursor}")).unwrap();
+    assert_eq!(again.query.start, Start::Cursor(Position::After(key)));
+    for other in ["zone=edge&_order=desc&_node=a", "zone=edge&_node=a&_node=b", "_order=desc&_node=a&_node=b"]
+    {
+        let error = read(&format!("{other}&_cursor={cursor}")).unwrap_err().to_string();
+        assert!(error.ends_with("filters, _sort, _order and nodes must stay as they were"), "{error}");
+    }
+    assert_eq!(cursor_behind(&first, None), "");
 }
 
 #[test]
