@@ -1,6 +1,6 @@
 //! What the gateway is told at start: a file, overridden by environment variables, overridden by flags.
 //!
-//! All three know the same keys: `request-timeout` in the file is `ROLLCALL_GATEWAY_REQUEST_TIMEOUT` in the environment
+//! All three know the same keys: `request_timeout` in the file is `ROLLCALL_GATEWAY_REQUEST_TIMEOUT` in the environment
 //! and `--request-timeout` as a flag. Whatever cannot be used is refused here, with where it stands, its value and
 //! what was expected, so that nothing later has to deal with it.
 

@@ -10,7 +10,7 @@ use super::values::{BasePath, Count, KeyArgument, ListenAddress, LogFormat, Node
 
 /// What one source tells. Absent is what it does not.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(default, deny_unknown_fields, rename_all = "snake_case")]
 pub struct Layer {
     /// The configuration file (TOML; see gateway.example.toml)
     #[arg(long, value_name = "FILE")]

@@ -16,12 +16,12 @@ fn environment(variables: &[(&str, &str)]) -> Result<Layer, ConfigError> {
 fn example_with_defaults() -> String {
     let is_key = |line: &str| {
         line.split_once(" = ")
-            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'))
+            .is_some_and(|(key, _)| key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
     };
     include_str!("../../gateway.example.toml")
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
-        .filter(|line| !line.starts_with("node-"))
+        .filter(|line| !line.starts_with("node_"))
         .map(|line| format!("{line}\n"))
         .collect()
 }
@@ -37,7 +37,7 @@ fn the_example_says_what_the_defaults_are() {
     };
     let as_it_is = include_str!("../../gateway.example.toml");
     let spelled_out = example_with_defaults();
-    assert!(spelled_out.contains("\nrequest-timeout = \"5s\"\n"), "{spelled_out}");
+    assert!(spelled_out.contains("\nrequest_timeout = \"5s\"\n"), "{spelled_out}");
     assert_eq!(config(as_it_is), config(&spelled_out));
     assert_eq!(layer(as_it_is).key_file, Some("keys.toml".into()));
 }
@@ -48,7 +48,7 @@ fn the_example_names_every_key() {
     for flag in command.get_arguments().filter_map(|argument| argument.get_long()) {
         let is_named = include_str!("../../gateway.example.toml")
             .lines()
-            .any(|line| line.trim_start_matches("# ").starts_with(&format!("{flag} = ")));
+            .any(|line| line.trim_start_matches("# ").starts_with(&format!("{} = ", flag.replace('-', "_"))));
         assert_eq!(is_named, !["config", "key"].contains(&flag), "{flag}");
     }
 }
@@ -59,7 +59,7 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
     let path = directory.path().join("gateway.toml");
     std::fs::write(
         &path,
-        "node = [\"a:1\"]\nrequest-timeout = \"1s\"\nread-timeout = \"1s\"\nprobe-interval = \"1s\"\n",
+        "node = [\"a:1\"]\nrequest_timeout = \"1s\"\nread_timeout = \"1s\"\nprobe_interval = \"1s\"\n",
     )
     .unwrap();
     let flags = Layer {
@@ -110,11 +110,11 @@ fn a_wrong_file_is_refused_by_place_value_and_expectation() {
         "node = [\n  \"a:1\",\n  \"b\",\n]",
         "\nlisten = \"localhost:80\"",
         "listen = 8081",
-        "request-timeout = 5",
-        "request-timeout = \"5\"",
-        "max-requests = -1",
-        "base-path = \"api\"",
-        "log-format = \"xml\"",
+        "request_timeout = 5",
+        "request_timeout = \"5\"",
+        "max_requests = -1",
+        "base_path = \"api\"",
+        "log_format = \"xml\"",
         "insecure = \"yes\"",
         "key = [\"a:b:viewer\"]",
         "insecure = true\ninsecure = true",
