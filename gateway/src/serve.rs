@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::stream::HttpStream;
-use crate::http::Peer;
+use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
 
 mod stream;
@@ -51,7 +51,7 @@ pub(crate) async fn serve(
     let slots = Arc::new(Semaphore::new(limits.connections));
     let accepting = async {
         loop {
-            let (stream, peer) = match listener.accept().await {
+            let (stream, remote) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     accept_failed(&error).await;
@@ -59,14 +59,14 @@ pub(crate) async fn serve(
                 }
             };
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-                tracing::warn!(%peer, limit = limits.connections, "connection closed, too many are open");
+                tracing::warn!(%remote, limit = limits.connections, "connection closed, too many are open");
                 continue;
             };
             let (watcher, draining) = (graceful.watcher(), draining.clone());
-            let connection = connection(stream, peer, app.clone(), limits, watcher, draining);
+            let connection = connection(stream, remote, app.clone(), limits, watcher, draining);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
-                    tracing::debug!(%peer, %error, "connection failed");
+                    tracing::debug!(%remote, %error, "connection failed");
                 }
                 drop(slot);
             });
@@ -98,7 +98,7 @@ async fn accept_failed(error: &io::Error) {
 
 async fn connection(
     mut stream: TcpStream,
-    peer: SocketAddr,
+    remote: SocketAddr,
     app: Router,
     limits: Limits,
     watcher: Watcher,
@@ -119,7 +119,7 @@ async fn connection(
     let service = service_fn(move |mut request: Request<Incoming>| {
         let app = app.clone();
         async move {
-            request.extensions_mut().insert(Peer(peer));
+            request.extensions_mut().insert(RemoteAddress(remote));
             let response = app.oneshot(request.map(Body::new)).await;
             Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
         }

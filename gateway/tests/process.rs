@@ -82,7 +82,7 @@ fn it_says_ready_serves_and_ends_with_0() {
     assert_eq!((code, out.as_str()), (Some(0), ""), "{err}");
     assert!(err.contains("for tests"), "{err}");
     let access = err.lines().find(|line| line.contains("x=hello")).unwrap();
-    for part in ["rollcall_gateway::access", "key=\"id\"", "method=GET", "status=400", "peer=127.0.0.1:"] {
+    for part in ["rollcall_gateway::access", "key=\"id\"", "method=GET", "status=400", "remote=127.0.0.1:"] {
         assert!(access.contains(part), "{part}: {access}");
     }
     assert!(!err.contains("secret"), "{err}");

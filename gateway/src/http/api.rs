@@ -14,6 +14,7 @@ use super::auth;
 use super::decode::Shown;
 use super::error::ApiError;
 use super::limits::Limits;
+use super::observe::ShownKey;
 use super::query::{self, Given};
 use super::route::Route;
 use super::{clients, nodes};
@@ -35,17 +36,6 @@ pub(crate) struct Api {
     /// One for each request in progress.
     slots: Semaphore,
 }
-
-/// Nodes that answered, of how many: left for the access log.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Answered {
-    pub(super) answered: usize,
-    pub(super) total: usize,
-}
-
-/// The key a request showed: left for the access log.
-#[derive(Clone, Debug)]
-pub(super) struct ShownKey(pub(super) Arc<str>);
 
 impl Api {
     /// Puts together what answering needs. `base_path` is empty, or has a leading and no trailing slash.

@@ -4,9 +4,9 @@ use axum::response::Response;
 use http::StatusCode;
 use tokio::time::Instant;
 
-use super::api::Answered;
 use super::envelope;
 use super::error::ApiError;
+use super::observe::Answered;
 use super::query::{self, Given};
 use crate::cluster::{Cluster, ClusterError, Scope};
 use crate::page::completeness::Completeness;

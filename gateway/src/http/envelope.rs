@@ -7,7 +7,6 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use rollcall_proto::v1::Client;
 use serde::{Serialize, Serializer};
 
-use super::error::Code;
 use super::query::cursor_behind;
 use super::row::{Fields, Row};
 use crate::cluster::{GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
@@ -133,6 +132,19 @@ impl Serialize for Rows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.clients.iter().map(|client| Row { client, fields: self.fields }))
     }
+}
+
+/// A code of the API's error bodies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// A node failed.
+    NodeFailure = 101,
+    /// Anything without a code of its own.
+    Unknown = 102,
+    /// A parameter, header or path part is wrong.
+    BadParameter = 108,
+    /// No node has the client.
+    ClientNotFound = 112,
 }
 
 /// The body of every error.

@@ -11,23 +11,10 @@ use thiserror::Error;
 
 use super::auth::Refused;
 use super::decode::{InvalidEncoding, Shown};
-use super::envelope::{self, ErrorBody, Nodes};
+use super::envelope::{self, Code, ErrorBody, Nodes};
 use super::query::BadParameter;
 use crate::cluster::ClusterError;
 use crate::page::completeness::Completeness;
-
-/// A code of the API's error bodies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
-    /// A node failed.
-    NodeFailure = 101,
-    /// Anything without a code of its own.
-    Unknown = 102,
-    /// A parameter, header or path part is wrong.
-    BadParameter = 108,
-    /// No node has the client.
-    ClientNotFound = 112,
-}
 
 /// Why a request has no answer.
 #[derive(Debug, Error)]

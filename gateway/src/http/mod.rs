@@ -34,7 +34,7 @@ mod route;
 mod row;
 mod time;
 
-pub(crate) use self::observe::Peer;
+pub(crate) use self::observe::RemoteAddress;
 
 /// Whether the gateway takes new work; once false, it stays so.
 #[derive(Clone, Debug, Default)]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::middleware::Next;
@@ -12,7 +13,6 @@ use http::{HeaderMap, Method, Request};
 use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use super::api::{Answered, ShownKey};
 use super::error::ApiError;
 
 /// Names a request in the log; taken from the request where it gives one that a log line can hold.
@@ -23,7 +23,18 @@ const LONGEST_ID: usize = 128;
 
 /// Where a request came from; a connection puts it into each of its requests.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+pub(crate) struct RemoteAddress(pub(crate) SocketAddr);
+
+/// Nodes that answered, of how many: left for the access log.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Answered {
+    pub(super) answered: usize,
+    pub(super) total: usize,
+}
+
+/// The key a request showed: left for the access log.
+#[derive(Clone, Debug)]
+pub(super) struct ShownKey(pub(super) Arc<str>);
 
 /// Answers a request and logs it.
 pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
@@ -31,7 +42,7 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
     let id = request_id(request.headers());
     let method = request.method().clone();
     let url = request.uri().clone();
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
+    let remote = request.extensions().get::<RemoteAddress>().map(|remote| remote.0);
 
     let outcome = AssertUnwindSafe(next.run(request)).catch_unwind().await;
     let mut response = outcome.unwrap_or_else(|panic| {
@@ -48,7 +59,7 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
     tracing::info!(
         target: "rollcall_gateway::access",
         request = %shown(&id),
-        peer = peer.map(tracing::field::display),
+        remote = remote.map(tracing::field::display),
         key,
         %method,
         url = url.path_and_query().map(tracing::field::display),
