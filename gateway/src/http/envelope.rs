@@ -227,7 +227,7 @@ mod tests {
         let query = query();
         insta::assert_snapshot!(
             text(&list(&page, &query, fields)),
-            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tACIBYyoDYUBo","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tAAAIIgFjKgNhQGg","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
         );
         let found = GetAnswer { rows: vec![row], completeness: completeness() };
         insta::assert_snapshot!(

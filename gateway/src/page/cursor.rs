@@ -2,7 +2,7 @@
 //!
 //! A cursor is the place of the last client shown, not a page number, so a walk over a changing cluster neither
 //! skips a client that stayed nor shows one twice. It is opaque text: base64url of a version, a fingerprint of the
-//! list it belongs to (filter, order, nodes), and a key. Nothing is kept for it in the gateway, and it never expires.
+//! list it belongs to (filter, order, nodes), and a key with its length. Nothing is kept for it in the gateway, and it never expires.
 //! It carries a position and no permission, so a forged one can at worst begin elsewhere; it is not signed.
 //!
 //! At most [`MAX_LENGTH`] bytes: MQTT allows ids and user names of 64 KiB, so a key that does not fit is cut, and
@@ -93,6 +93,8 @@ pub fn encode(fingerprint: Fingerprint, order: Order, key: &v1::Key) -> String {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&fingerprint.0);
         bytes.push(kind);
+        let length = u16::try_from(key.encoded_len()).unwrap_or(u16::MAX);
+        bytes.extend_from_slice(&length.to_be_bytes());
         key.encode_raw(&mut bytes);
         URL_SAFE_NO_PAD.encode(bytes)
     };
@@ -111,7 +113,12 @@ pub fn decode(fingerprint: Fingerprint, order: Order, text: &str) -> Result<Posi
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| InvalidCursor::Malformed)?;
     let Some((&VERSION, rest)) = bytes.split_first() else { return Err(InvalidCursor::Malformed) };
     let (list, rest) = rest.split_first_chunk::<8>().ok_or(InvalidCursor::Malformed)?;
-    let (kind, key) = rest.split_first().ok_or(InvalidCursor::Malformed)?;
+    let (kind, rest) = rest.split_first().ok_or(InvalidCursor::Malformed)?;
+    let (length, key) = rest.split_first_chunk::<2>().ok_or(InvalidCursor::Malformed)?;
+    // The beginning of a key is often a key too, so a cursor that lost its end would begin elsewhere.
+    if usize::from(u16::from_be_bytes(*length)) != key.len() {
+        return Err(InvalidCursor::Malformed);
+    }
     let key = v1::Key::decode(key).map_err(|_| InvalidCursor::Malformed)?;
     if *list != fingerprint.0 {
         return Err(InvalidCursor::Mismatched);
@@ -237,16 +244,16 @@ mod tests {
         let nameless = encode(fingerprint(order), order, &v1::Key { node: String::new(), ..key });
         let mut newer = URL_SAFE_NO_PAD.decode(&good).unwrap();
         newer[0] += 1;
-        for bad in [
-            "",
-            "x",
-            "!",
-            &good[..good.len() - 1],
-            &format!("{good}="),
-            &nameless,
-            &URL_SAFE_NO_PAD.encode(newer),
-            &"A".repeat(513),
-        ] {
+        for end in 0..good.len() {
+            assert_eq!(
+                decode(fingerprint(order), order, &good[..end]),
+                Err(InvalidCursor::Malformed),
+                "{end}"
+            );
+        }
+        for bad in
+            ["x", "!", &format!("{good}="), &nameless, &URL_SAFE_NO_PAD.encode(newer), &"A".repeat(513)]
+        {
             assert_eq!(decode(fingerprint(order), order, bad), Err(InvalidCursor::Malformed), "{bad}");
         }
     }
