@@ -7,6 +7,7 @@ use std::time::Duration;
 use rollcall_proto::{REASON_METADATA, Reason};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
@@ -16,17 +17,24 @@ pub(crate) struct Calls {
     free: Arc<Semaphore>,
     most: u32,
     draining: AtomicBool,
+    /// Ends the calls in flight.
+    cut_off: CancellationToken,
 }
 
 impl Calls {
     pub(crate) fn new(most: u32) -> Self {
-        Self { free: Arc::new(Semaphore::new(most as usize)), most, draining: AtomicBool::new(false) }
+        Self {
+            free: Arc::new(Semaphore::new(most as usize)),
+            most,
+            draining: AtomicBool::new(false),
+            cut_off: CancellationToken::new(),
+        }
     }
 
     /// Lets a call in; it counts until the permit is dropped.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
         if self.is_draining() {
-            return Err(refusal(Code::Unavailable, "the agent is shutting down", Reason::Draining));
+            return Err(draining());
         }
         Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
             let message = format!("the agent is at its limit of {} calls", self.most);
@@ -43,6 +51,23 @@ impl Calls {
         self.draining.store(true, Ordering::Release);
     }
 
+    /// Ends the calls in flight with an error.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.cancel();
+    }
+
+    /// Does a call's work, as long as it has time and is not cut off.
+    pub(crate) async fn bound<T>(
+        &self,
+        deadline: Deadline,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        tokio::select! {
+            result = deadline.bound(work) => result,
+            () = self.cut_off.cancelled() => Err(draining()),
+        }
+    }
+
     /// How many calls are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         (self.most as usize).saturating_sub(self.free.available_permits())
@@ -53,6 +78,10 @@ impl Calls {
         // All permits at once are free only when no call has one. The semaphore is never closed.
         let _ = self.free.acquire_many(self.most).await;
     }
+}
+
+fn draining() -> Status {
+    refusal(Code::Unavailable, "the agent is shutting down", Reason::Draining)
 }
 
 fn refusal(code: Code, message: impl Into<String>, reason: Reason) -> Status {
@@ -83,7 +112,7 @@ impl Deadline {
     }
 
     /// Does the work, as long as there is time.
-    pub(crate) async fn bound<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    async fn bound<T>(&self, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         match self.end {
             None => work.await,
             Some(end) => timeout_at(end, work).await.unwrap_or_else(|_| Err(exceeded())),

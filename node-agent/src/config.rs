@@ -6,11 +6,11 @@
 
 pub mod args;
 mod file;
+mod show;
 
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -20,15 +20,19 @@ use thiserror::Error;
 use self::args::Args;
 use self::file::FileConfig;
 #[cfg(feature = "embedded")]
-use crate::broker::embedded::{EmbeddedSettings, ListenerSettings};
+use crate::broker::embedded::{Authentication, EmbeddedSettings, ListenerSettings};
+use crate::broker::synthetic::MAX_CLIENTS;
 
 /// Where agents listen unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18830);
 
+/// The longest name of a node, bytes.
+pub const MAX_NODE_NAME: usize = 128;
+
 /// Everything an agent needs to know at start.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The node's name, unique in the cluster. Not empty.
+    /// The node's name, unique in the cluster: 1 to [`MAX_NODE_NAME`] bytes without slashes and control characters.
     pub node_name: String,
     /// Where gateways connect.
     pub listen: SocketAddr,
@@ -167,19 +171,23 @@ impl Config {
     }
 
     fn merge(args: &Args, file: FileConfig) -> Result<Self, ConfigError> {
-        let node_name =
-            args.node_name.clone().or_else(|| file.node_name.clone()).unwrap_or_else(default_node_name);
+        let listen = args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
+        let node_name = args
+            .node_name
+            .clone()
+            .or_else(|| file.node_name.clone())
+            .unwrap_or_else(|| default_node_name(listen));
         let broker = broker(args, &file, &node_name)?;
         let tls = merge_tls(args, file.tls)?;
         let defaults = Self::new(node_name, broker);
         let config = Self {
-            listen: args.listen.or(file.listen).unwrap_or(defaults.listen),
+            listen,
             tls,
             insecure: args.insecure.or(file.insecure).unwrap_or(defaults.insecure),
             drain_timeout: args
                 .drain_timeout
-                .or(file.drain_timeout_secs)
-                .map_or(defaults.drain_timeout, Duration::from_secs),
+                .or(file.drain_timeout_secs.map(Duration::from_secs))
+                .unwrap_or(defaults.drain_timeout),
             max_calls: args.max_calls.or(file.max_calls).unwrap_or(defaults.max_calls),
             log: Log {
                 format: args.log_format.or(file.log.format).unwrap_or(defaults.log.format),
@@ -193,11 +201,18 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let invalid = |message: String| Err(ConfigError::Invalid(message));
-        if self.node_name.is_empty() || self.node_name.chars().any(char::is_control) {
+        let name = &self.node_name;
+        let is_usable = |character: char| !character.is_control() && character != '/';
+        if name.is_empty() || name.len() > MAX_NODE_NAME || !name.chars().all(is_usable) {
             return invalid(format!(
-                "node_name is {:?}, expected a name such as a@127.0.0.1",
-                self.node_name
+                "node_name is {name:?}, expected a name such as a@127.0.0.1: 1 to {MAX_NODE_NAME} bytes without \
+                 slashes and control characters"
             ));
+        }
+        if let BrokerConfig::Synthetic { clients, .. } = self.broker
+            && clients > u64::from(MAX_CLIENTS)
+        {
+            return invalid(format!("clients is {clients}, expected at most {MAX_CLIENTS}"));
         }
         if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.insecure {
             return invalid(format!(
@@ -222,10 +237,10 @@ impl Config {
     }
 }
 
-fn default_node_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = name.trim();
-    format!("rollcall@{}", if host.is_empty() { "127.0.0.1" } else { host })
+/// After the address gateways know the node by, if that is one address.
+fn default_node_name(listen: SocketAddr) -> String {
+    let address = if listen.ip().is_unspecified() { DEFAULT_LISTEN.ip() } else { listen.ip() };
+    format!("rollcall@{address}")
 }
 
 fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfig, ConfigError> {
@@ -235,8 +250,10 @@ fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfi
         ("--clients", args.clients.is_some(), BrokerKind::Synthetic),
         ("--seed", args.seed.is_some(), BrokerKind::Synthetic),
         ("--mqtt-listen", !args.mqtt_listen.is_empty(), BrokerKind::Embedded),
+        ("--password-file", args.password_file.is_some(), BrokerKind::Embedded),
     ] {
         if given && kind != needs {
+            let flag = args::with_variable(flag);
             return Err(ConfigError::Invalid(format!(
                 "{flag} is given, but the broker is {kind}, expected {needs}"
             )));
@@ -264,6 +281,9 @@ fn embedded(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerCon
         let listener = |&address| ListenerSettings { address, ..ListenerSettings::default() };
         settings.listeners = args.mqtt_listen.iter().map(listener).collect();
     }
+    if let Some(path) = &args.password_file {
+        settings.authentication = Authentication::PasswordFile(path.clone());
+    }
     Ok(BrokerConfig::Embedded(settings))
 }
 
@@ -286,54 +306,6 @@ fn merge_tls(args: &Args, file: Option<Tls>) -> Result<Option<Tls>, ConfigError>
         (cert, _) => {
             let missing = if cert.is_some() { "--tls-key" } else { "--tls-cert" };
             Err(ConfigError::Invalid(format!("TLS is set up in part: {missing} is missing")))
-        }
-    }
-}
-
-impl fmt::Display for BrokerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Embedded => "embedded",
-            Self::File => "file",
-            Self::Synthetic => "synthetic",
-        })
-    }
-}
-
-/// The effective settings, a key a line, as `check-config` prints them. There are no secrets among them: keys and
-/// passwords stand in files, and only their paths here.
-impl fmt::Display for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = |path: &Path| format!("{:?}", path.display().to_string());
-        writeln!(f, "node_name = {:?}", self.node_name)?;
-        writeln!(f, "listen = \"{}\"", self.listen)?;
-        writeln!(f, "insecure = {}", self.insecure)?;
-        writeln!(f, "drain_timeout_secs = {}", self.drain_timeout.as_secs())?;
-        writeln!(f, "max_calls = {}", self.max_calls)?;
-        writeln!(f, "log.format = \"{}\"", if self.log.format == LogFormat::Json { "json" } else { "text" })?;
-        writeln!(f, "log.filter = {:?}", self.log.filter)?;
-        if let Some(tls) = &self.tls {
-            writeln!(f, "tls.cert = {}", path(&tls.cert))?;
-            writeln!(f, "tls.key = {}", path(&tls.key))?;
-            if let Some(client_ca) = &tls.client_ca {
-                writeln!(f, "tls.client_ca = {}", path(client_ca))?;
-            }
-        }
-        match &self.broker {
-            #[cfg(feature = "embedded")]
-            BrokerConfig::Embedded(settings) => {
-                writeln!(f, "broker = \"embedded\"")?;
-                writeln!(f, "embedded = {settings:?}")
-            }
-            BrokerConfig::File { path: file } => {
-                writeln!(f, "broker = \"file\"")?;
-                writeln!(f, "file.path = {}", path(file))
-            }
-            BrokerConfig::Synthetic { clients, seed } => {
-                writeln!(f, "broker = \"synthetic\"")?;
-                writeln!(f, "synthetic.clients = {clients}")?;
-                writeln!(f, "synthetic.seed = {seed}")
-            }
         }
     }
 }

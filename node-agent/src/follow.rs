@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientChange};
@@ -51,13 +51,30 @@ impl Follower {
     /// Follows until the broker is gone for good, and then says why; dropped, it stops.
     pub async fn follow(&self, broker: &dyn Broker) -> BrokerError {
         let (sender, mut receiver) = mpsc::channel(WAITING_CHANGES);
+        let (ended, is_ended) = oneshot::channel();
+        let follow = async {
+            let result = broker.follow(sender).await;
+            // Taken by the other half, which outlives this one.
+            let _ = ended.send(());
+            result
+        };
         let apply = async {
-            while let Some(change) = receiver.recv().await {
+            let mut is_ended = is_ended;
+            loop {
+                let change = tokio::select! {
+                    change = receiver.recv() => change,
+                    // An adapter that keeps a sender has nothing to say any more either.
+                    _ = &mut is_ended, if !receiver.is_closed() => {
+                        receiver.close();
+                        continue;
+                    }
+                };
+                let Some(change) = change else { return };
                 self.apply(change).await;
             }
         };
-        let (ended, ()) = futures::join!(broker.follow(sender), apply);
-        match ended {
+        let (result, ()) = futures::join!(follow, apply);
+        match result {
             Err(error) => error,
             Ok(()) => BrokerError::Unavailable("it tells no more changes".to_owned()),
         }

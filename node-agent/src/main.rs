@@ -6,8 +6,7 @@ mod passwd;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use rollcall_node_agent::config::args::{Cli, Command};
+use rollcall_node_agent::config::args::{Cli, Command, Refusal};
 use rollcall_node_agent::config::{Config, Log, LogFormat};
 use rollcall_node_agent::run::{RunError, bind, run_with_ready, start_broker};
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +17,18 @@ use tracing_subscriber::EnvFilter;
 const EXIT_CONFIG: u8 = 2;
 
 fn main() -> ExitCode {
-    let Cli { command, args } = Cli::parse();
+    let Cli { command, args } = match Cli::read() {
+        Ok(cli) => cli,
+        Err(Refusal::Asked(answer)) => {
+            // Whoever asked may have closed the other end.
+            let _ = answer.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(Refusal::Wrong(message)) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
     match command {
         None => serve(Config::load(&args)),
         Some(Command::CheckConfig(args)) => check_config(Config::load(&args)),
@@ -30,7 +40,8 @@ fn main() -> ExitCode {
 fn check_config(config: Result<Config, impl std::fmt::Display>) -> ExitCode {
     match config {
         Ok(config) => {
-            print!("ok\n{config}");
+            // As above: whoever reads may have closed the other end.
+            let _ = write!(std::io::stdout(), "ok\n{config}");
             ExitCode::SUCCESS
         }
         Err(error) => {

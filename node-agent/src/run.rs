@@ -166,7 +166,8 @@ pub async fn run(
 }
 
 /// As [`run`]; `ready` is called once calls are answered from the broker's clients. That is after the first
-/// resync, or once it is known that the broker cannot be asked at present, or after 30 s.
+/// resync. If it is known that the broker cannot be asked at present, or after 30 s, `ready` is called too, but
+/// calls are refused until the broker's clients are known.
 ///
 /// # Errors
 /// As [`run`].
@@ -218,7 +219,7 @@ pub async fn run_with_ready(
             () = &mut shutdown => break None,
             heard = &mut heard, if ready.is_some() => {
                 if heard.is_err() {
-                    warn!(seconds = FIRST_RESYNC.as_secs(), "the broker's clients are not known yet; serving without them");
+                    warn!(seconds = FIRST_RESYNC.as_secs(), "the broker's clients are not known yet; calls are refused until they are");
                 }
                 set_health(&health, ServingStatus::Serving).await;
                 info!(node = config.node_name, clients = agent.index.counts().clients, "serving");
@@ -243,6 +244,7 @@ pub async fn run_with_ready(
     let finish = async {
         if timeout(config.drain_timeout, agent.calls.idle()).await.is_err() {
             warn!(calls = agent.calls.in_flight(), "calls did not finish in time and are cut off");
+            agent.calls.cut_off();
         }
         drop(close);
         sleep(CLOSING).await;

@@ -1,7 +1,7 @@
 //! The agent's gRPC service, `rollcall.v1.Node`.
 //!
-//! Every answer carries the agent's identity. Describe is always answered; the other calls are admitted up to a
-//! limit and refused while the agent drains. A call's deadline holds here too: work stops when it has passed or
+//! Every answer carries the agent's identity. Describe is always answered; the other calls are refused until the
+//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains. A call's deadline holds here too: work stops when it has passed or
 //! the caller has gone. Reading many rows happens off the runtime's threads, as many scans at once as there are
 //! cores. A kick that has begun is finished even if nobody waits for it: a half-kicked client helps nobody.
 
@@ -20,7 +20,7 @@ use rollcall_proto::v1::{
     DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity, KickRequest, KickResponse,
     ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
@@ -72,6 +72,14 @@ impl Agent {
 impl NodeService {
     pub(crate) fn new(agent: Arc<Agent>) -> Self {
         Self { agent }
+    }
+
+    /// Lets a call in. Before the broker's clients are known every answer would be wrong: an empty list, a "not found".
+    fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        if self.agent.follower.agreement().resynced_at_ms.is_none() {
+            return Err(Status::unavailable("the broker's clients are not known yet"));
+        }
+        self.agent.calls.admit()
     }
 
     /// Asks the index, off the runtime if that takes long. `ask` gets a function that says whether to stop.
@@ -143,39 +151,42 @@ impl Node for NodeService {
     }
 
     async fn survey(&self, request: Request<SurveyRequest>) -> Result<Response<SurveyResponse>, Status> {
-        let _call = self.agent.calls.admit()?;
+        let _call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let survey = Survey::try_from(request.into_inner()).map_err(to_status)?;
-        deadline.bound(self.survey(survey, deadline)).await.map(Response::new)
+        self.agent.calls.bound(deadline, self.survey(survey, deadline)).await.map(Response::new)
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
-        let call = self.agent.calls.admit()?;
+        let call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let list = List::try_from(request.into_inner()).map_err(to_status)?;
         let selection = list.selection.clone();
         let asked = selection.clone();
-        let view = deadline.bound(
-            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop)),
-        );
-        let view = view.await?;
+        let ask =
+            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
+        let view = self.agent.calls.bound(deadline, ask).await?;
         let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
         Ok(Response::new(Box::pin(chunks)))
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let _call = self.agent.calls.admit()?;
+        let _call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let GetRequest { clientid, without_statistics } = request.into_inner();
         let mut clients = self.agent.queries.get(&clientid);
         if !without_statistics {
-            list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
+            let add = async {
+                list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
+                Ok(())
+            };
+            self.agent.calls.bound(deadline, add).await?;
         }
         Ok(Response::new(GetResponse { identity: Some(self.agent.identity.clone()), clients }))
     }
 
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickResponse>, Status> {
-        let call = self.agent.calls.admit()?;
+        let call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let agent = Arc::clone(&self.agent);
         let kick = tokio::spawn(async move {
@@ -185,7 +196,7 @@ impl Node for NodeService {
         let kick = async {
             kick.await.unwrap_or_else(|error| Err(Status::internal(format!("the kick failed: {error}"))))
         };
-        let outcome = deadline.bound(kick).await?;
+        let outcome = self.agent.calls.bound(deadline, kick).await?;
         let identity = Some(self.agent.identity.clone());
         Ok(Response::new(KickResponse { identity, outcome: outcome.into() }))
     }

@@ -5,7 +5,8 @@ use std::fmt;
 /// The reason given for a node in `meta.nodes.failed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// No connection could be made, or it broke before the answer was whole.
+    /// No connection could be made, it broke before the answer was whole, or the agent does not know its broker's
+    /// clients yet.
     Unreachable,
     /// The node did not answer within the request's deadline.
     Timeout,

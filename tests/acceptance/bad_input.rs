@@ -39,7 +39,8 @@ const WRONG: [(&str, &[&str]); 15] = [
 const TEXTS: [&str; 6] = ["clientid", "username", "zone", "proto_name", "_like_clientid", "_like_username"];
 
 /// Parameters that can stand there once, with a value they may have.
-const ONCE: [(&str, &str); 6] = [
+const ONCE: [(&str, &str); 7] = [
+    ("_cursor", ""),
     ("_page", "1"),
     ("_limit", "10"),
     ("_sort", "node"),
@@ -150,6 +151,37 @@ fn a_huge_value_is_refused_briefly_or_matches_nothing() {
 }
 
 #[test]
+fn a_cursor_that_is_none_is_refused() {
+    unharmed(|cluster| {
+        let whole = cluster.gateway.get("/clients?_limit=1&_cursor=").json()["meta"]["cursor"].clone();
+        let whole = whole.as_str().filter(|cursor| !cursor.is_empty()).expect("148 clients are left");
+        let next = cluster.gateway.get(&format!("/clients?_limit=1&_cursor={whole}"));
+        assert_eq!(next.rows().len(), 1);
+        let changed: String = whole.chars().rev().collect();
+        let huge = "A".repeat(10_000);
+        let cut = &whole[..whole.len() - 1];
+        for cursor in ["x", "!!!", "%20", "%00", "-1", "AAAA", "====", huge.as_str(), cut, changed.as_str()] {
+            for list in LISTS {
+                let message = bad_parameter(cluster, &format!("{list}?_limit=1&_cursor={cursor}"));
+                assert!(message.contains("_cursor"), "{cursor}: {message}");
+                assert!(message.len() < 2_000, "a message of {} bytes", message.len());
+            }
+        }
+        // Every single byte changed is either refused or leads to a page; never to anything else.
+        for at in 0..whole.len() {
+            let mut bytes = whole.as_bytes().to_vec();
+            bytes[at] = if bytes[at] == b'A' { b'B' } else { b'A' };
+            let changed = String::from_utf8(bytes).unwrap();
+            let response = cluster.gateway.get(&format!("/clients?_limit=1&_cursor={changed}"));
+            assert!([200, 400].contains(&response.status), "{changed}: {}", response.status);
+            assert_eq!(response.code(), if response.status == 200 { 0 } else { 108 }, "{changed}");
+        }
+        let message = bad_parameter(cluster, &format!("/clients?_page=2&_cursor={whole}"));
+        assert!(message.contains("_page") && message.contains("_cursor"), "{message}");
+    });
+}
+
+#[test]
 fn what_can_stand_once_is_refused_twice() {
     unharmed(|cluster| {
         for list in LISTS {
@@ -196,9 +228,8 @@ fn an_unknown_parameter_is_refused_by_name() {
             .chain(["clientid", "_node"].map(|name| (get_on_node, name)))
             .chain(["/nodes", "/nodes/a@127.0.0.1"].map(|path| (path, "_limit")))
             .chain([
-                ("/clients/username/user-3", "username"),
-                ("/nodes/a@127.0.0.1/clients/username/user-3", "username"),
                 ("/nodes/a@127.0.0.1/clients", "_node"),
+                ("/nodes/a@127.0.0.1/clients/username/user-3", "_node"),
             ])
         {
             let target = format!("{path}?{name}=1");
@@ -206,6 +237,12 @@ fn an_unknown_parameter_is_refused_by_name() {
             assert!(message.contains(&format!("{:?}", decoded(name))), "{target}: {message}");
             assert!(message.contains("expected"), "{target}: {message}");
         }
+        // A user name in both places is no mistake: conditions combine with AND.
+        let count = |query: &str| {
+            cluster.gateway.get(&format!("/clients/username/user-3{query}")).json()["meta"]["count"].clone()
+        };
+        assert_eq!(count("?username=user-1&username=user-3"), count(""));
+        assert_eq!(count("?username=user-1"), 0);
         let long = "n".repeat(10_000);
         let message = bad_parameter(cluster, &format!("/clients?{long}=1"));
         assert!(message.contains("nnnnn") && message.len() < 2_000, "{message}");

@@ -1,3 +1,17 @@
-//! What a user of the whole sees: real programs, real clients, real failures.
+//! What a user sees of a running cluster, one file a subject. Every test starts its own processes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod cli;
+mod counters;
+mod failures;
+mod identity;
+mod kick;
+mod listeners;
+mod lists;
+mod model;
+mod mosquitto;
+mod names;
+mod real;
+mod sessions;

@@ -1,6 +1,8 @@
 //! Replays what EMQX's own handler answered (see README.md) against two file agents and a gateway, and lists every
 //! request that is answered differently.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::PathBuf;
 
 use rollcall_tests::http::{self, Response};

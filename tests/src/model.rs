@@ -76,14 +76,21 @@ impl Query {
     /// The request for one page of it.
     #[must_use]
     pub fn target(&self, page: usize, limit: usize) -> String {
-        let mut target = format!("/clients?_page={page}&_limit={limit}");
+        format!("/clients?_page={page}&_limit={limit}{}", self.parameters())
+    }
+
+    /// The request for the page behind a cursor.
+    #[must_use]
+    pub fn target_behind(&self, cursor: &str, limit: usize) -> String {
+        format!("/clients?_cursor={cursor}&_limit={limit}{}", self.parameters())
+    }
+
+    fn parameters(&self) -> String {
         let one = |name: &str, value: &Option<String>| value.clone().map(|value| (name.to_owned(), value));
         let nodes = self.nodes.iter().map(|node| ("_node".to_owned(), node.clone()));
         let rest = one("_sort", &self.sort).into_iter().chain(one("_order", &self.order)).chain(nodes);
-        for (name, value) in self.filters.iter().cloned().chain(rest) {
-            target += &format!("&{name}={}", encode(&value));
-        }
-        target
+        let all = self.filters.iter().cloned().chain(rest);
+        all.map(|(name, value)| format!("&{name}={}", encode(&value))).collect()
     }
 
     /// The rows it selects, in order.

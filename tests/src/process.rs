@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -40,14 +41,23 @@ impl Process {
     /// If it does not become ready, with the end of its log.
     #[must_use]
     pub fn start(program: &str, label: &str, arguments: &[String]) -> Self {
+        Self::start_at(&binaries::path(program), label, arguments)
+    }
+
+    /// Starts the program at this path, which must say `ready` as those of this workspace do.
+    ///
+    /// # Panics
+    /// If it does not become ready, with the end of its log.
+    #[must_use]
+    pub fn start_at(program: &Path, label: &str, arguments: &[String]) -> Self {
         let (file, log) = tempfile::NamedTempFile::new().expect("a file for the log").into_parts();
-        let mut child = Command::new(binaries::path(program))
+        let mut child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file)
             .spawn()
-            .unwrap_or_else(|error| panic!("{program} cannot be started: {error}"));
+            .unwrap_or_else(|error| panic!("{} cannot be started: {error}", program.display()));
         let stdout = child.stdout.take().expect("its output is piped");
         // Dropped, and so the child killed, if what follows panics.
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
@@ -57,18 +67,11 @@ impl Process {
         let line = lines.recv_timeout(READY).unwrap_or_else(|_| {
             panic!("{} with {arguments:?} is not ready within {READY:?}, or has ended", process.label)
         });
-        let words: Vec<&str> = line.split(' ').collect();
-        let addresses = match words[..] {
-            ["ready", address] => Some((address, &[][..])),
-            ["ready", address, "mqtt", ..] if words.len() > 3 => Some((address, &words[3..])),
-            _ => None,
-        };
-        let address = |word: &str| word.parse().ok();
-        let parsed = addresses.and_then(|(serves, mqtt)| {
-            Some((address(serves)?, mqtt.iter().map(|word| address(word)).collect::<Option<Vec<_>>>()?))
-        });
-        let Some((serves, mqtt)) = parsed else {
-            panic!("{} said {line:?}, expected `ready ADDR` or `ready ADDR mqtt ADDR ...`", process.label)
+        let Some((serves, mqtt)) = addresses(&line) else {
+            panic!(
+                "{} said {line:?}, expected `ready ADDR`, and `mqtt ADDR` for each listener",
+                process.label
+            )
         };
         process.address = serves;
         process.mqtt = mqtt.first().copied();
@@ -165,6 +168,20 @@ impl Drop for Process {
     }
 }
 
+/// Reads a `ready` line: where the program serves, and where its MQTT listeners are.
+fn addresses(line: &str) -> Option<(SocketAddr, Vec<SocketAddr>)> {
+    let mut words = line.strip_prefix("ready ")?.split(' ');
+    let serves = words.next()?.parse().ok()?;
+    let mut mqtt = Vec::new();
+    while let Some(word) = words.next() {
+        if word != "mqtt" {
+            return None;
+        }
+        mqtt.push(words.next()?.parse().ok()?);
+    }
+    Some((serves, mqtt))
+}
+
 /// Reads a program's output to its end, so that it never writes into a closed pipe.
 fn read_lines(stdout: impl std::io::Read + Send + 'static) -> mpsc::Receiver<String> {
     let (lines, received) = mpsc::channel();
@@ -174,6 +191,12 @@ fn read_lines(stdout: impl std::io::Read + Send + 'static) -> mpsc::Receiver<Str
         }
     });
     received
+}
+
+/// Whether a status is an ordinary end with 0, not a signal.
+#[must_use]
+pub fn is_clean(status: ExitStatus) -> bool {
+    status.code() == Some(0)
 }
 
 /// Runs a program of this workspace that should end by itself, such as `check-config`: status, output, log.
@@ -203,5 +226,21 @@ pub fn run(program: &str, arguments: &[&str]) -> (ExitStatus, String, String) {
     match outcome {
         Ok(status) => (status, text(&out_path), text(&err_path)),
         Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ready_line_names_every_listener() {
+        let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let (a, b, c) = (address("127.0.0.1:1"), address("127.0.0.1:2"), address("[::1]:3"));
+        assert_eq!(addresses("ready 127.0.0.1:1"), Some((a, vec![])));
+        assert_eq!(addresses("ready 127.0.0.1:1 mqtt 127.0.0.1:2 mqtt [::1]:3"), Some((a, vec![b, c])));
+        for line in ["", "ready", "ready x", "ready 127.0.0.1:1 ", "ready 127.0.0.1:1 mqtt", "127.0.0.1:1"] {
+            assert_eq!(addresses(line), None, "{line:?}");
+        }
     }
 }

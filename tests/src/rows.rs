@@ -56,6 +56,10 @@ fn client(random: &mut StdRng, node: &str, prefix: &str, count: usize) -> Value 
     if random.random_bool(0.1) {
         clientid += odd.choose(random).copied().unwrap_or_default();
     }
+    // Far longer than a cursor, and alike for long.
+    if random.random_bool(0.05) {
+        clientid = format!("{prefix}{}{clientid}", "long".repeat(300));
+    }
     let state =
         *["connected", "connected", "connected", "disconnected", "idle"].choose(random).unwrap_or(&"idle");
     let connected_at = EPOCH_MS + random.random_range(-50..50) * 500;

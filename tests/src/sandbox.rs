@@ -143,7 +143,6 @@ impl Gateway {
     ///
     /// # Panics
     /// If that does not happen soon.
-    #[must_use]
     pub fn row_when(&self, clientid: &str, condition: impl Fn(&Value) -> bool) -> Value {
         eventually(&format!("such row of {clientid:?}"), || {
             let mut rows = self.find(clientid);
@@ -155,7 +154,6 @@ impl Gateway {
     }
 
     /// The client's only row, as soon as it is connected.
-    #[must_use]
     pub fn row(&self, clientid: &str) -> Value {
         self.row_when(clientid, |row| row["connected"] == true)
     }

@@ -19,17 +19,21 @@ pub fn eventually<T>(what: &str, attempt: impl FnMut() -> Result<T, String>) -> 
 /// When the time has passed, with what was waited for and the last failure.
 pub fn within<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Result<T, String>) -> T {
     let deadline = Instant::now() + limit;
+    let mut pause = Duration::from_millis(10);
     loop {
         match attempt() {
             Ok(outcome) => return outcome,
             Err(failure) if Instant::now() >= deadline => panic!("no {what} within {limit:?}: {failure}"),
-            Err(_) => pause(),
+            Err(_) => sleep(pause),
         }
+        pause = (pause * 5 / 4).min(LONGEST_PAUSE);
     }
 }
 
-/// Between two looks at a condition.
+/// A look takes work from the programs under test, so the pauses between two grow.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+
 #[expect(clippy::disallowed_methods, reason = "no executor here; the one place that sleeps")]
-fn pause() {
-    std::thread::sleep(Duration::from_millis(20));
+fn sleep(time: Duration) {
+    std::thread::sleep(time);
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, de};
 
+use super::args::EXPECTED_ADDRESS;
 use super::{BrokerKind, ConfigError, LogFormat, Tls};
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::EmbeddedSettings;
@@ -92,7 +93,5 @@ fn explain(text: &str, span: Range<usize>, message: &str) -> String {
 
 fn socket_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
-    text.parse()
-        .map(Some)
-        .map_err(|_| de::Error::custom("expected an address and a port, such as 127.0.0.1:18830"))
+    text.parse().map(Some).map_err(|_| de::Error::custom(EXPECTED_ADDRESS))
 }

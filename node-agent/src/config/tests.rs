@@ -2,7 +2,7 @@ use std::path::Path;
 
 use clap::Parser as _;
 
-use super::args::{Cli, Command};
+use super::args::{Cli, Command, Refusal};
 use super::*;
 
 const EXAMPLE: &str = include_str!("../../agent.example.toml");
@@ -28,12 +28,17 @@ fn the_example_holds_every_key_with_its_default() {
     assert_eq!(text(&without_broker, &SYNTHETIC), text("", &SYNTHETIC));
     #[cfg(feature = "embedded")]
     assert_eq!(text(EXAMPLE, &[]), text("", &[]));
+    let flags = if cfg!(feature = "embedded") { &[][..] } else { &SYNTHETIC };
+    for line in text("", flags).lines().filter(|line| !line.is_empty() && *line != "broker = \"synthetic\"") {
+        let stands = |shown: &str| shown.strip_prefix("# ").unwrap_or(shown) == line;
+        assert!(EXAMPLE.lines().any(stands), "{line}");
+    }
     // What is commented out can be used too, and no key is left out.
     let all: String = EXAMPLE
         .lines()
         .map(|line| match line.strip_prefix("# ") {
             Some(key)
-                if key.starts_with('[')
+                if key.starts_with('[') && key.ends_with(']')
                     || key.split_once(" = ").is_some_and(|(key, _)| !key.contains(' ')) =>
             {
                 format!("{key}\n")
@@ -41,11 +46,8 @@ fn the_example_holds_every_key_with_its_default() {
             _ => format!("{line}\n"),
         })
         .collect();
-    for key in ["node_name", "cert", "key", "client_ca", "path", "tls"] {
-        assert!(all.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}");
-    }
     let config = load(&["--broker", "file"], &all).unwrap();
-    assert_eq!(config.node_name, "rollcall@myhost");
+    assert_eq!(config.node_name, "rollcall@127.0.0.1");
     assert_eq!(config.tls.and_then(|tls| tls.client_ca), Some("gateways.pem".into()));
     assert!(matches!(config.broker, BrokerConfig::File { path } if path == Path::new("clients.ndjson")));
 }
@@ -117,7 +119,7 @@ fn values_that_do_not_go_together_are_refused() {
     assert_eq!(refused(&with(&["--tls-client-ca", "c"])), "TLS is set up in part: --tls-cert is missing");
     assert_eq!(
         refused(&with(&["--file", "x"])),
-        "--file is given, but the broker is synthetic, expected file"
+        "--file (or ROLLCALL_AGENT_FILE) is given, but the broker is synthetic, expected file"
     );
     assert_eq!(
         refused(&["--broker", "file"]),
@@ -125,8 +127,16 @@ fn values_that_do_not_go_together_are_refused() {
     );
     assert_eq!(
         refused(&with(&["--node-name", ""])),
-        "node_name is \"\", expected a name such as a@127.0.0.1"
+        "node_name is \"\", expected a name such as a@127.0.0.1: 1 to 128 bytes without slashes and control characters"
     );
+    for name in ["a/b", "a\nb", &"x".repeat(129)] {
+        let expected = format!("node_name is {name:?}, expected a name");
+        assert!(
+            load(&["--broker", "synthetic", "--node-name", name], "").unwrap_err().starts_with(&expected)
+        );
+    }
+    assert!(load(&["--broker", "synthetic", "--node-name", &"x".repeat(128)], "").is_ok());
+    assert_eq!(refused(&with(&["--clients", "20000001"])), "clients is 20000001, expected at most 20000000");
     assert!(refused(&with(&["--log-filter", "a=b=c"])).starts_with("log filter is \"a=b=c\", expected"));
 }
 
@@ -136,6 +146,87 @@ fn check_config_takes_the_flags_of_serving() {
     let cli = Cli::try_parse_from(flags).unwrap();
     let Some(Command::CheckConfig(args)) = cli.command else { panic!("another command") };
     assert_eq!(args.clients, Some(3));
+}
+
+#[test]
+fn what_is_wrong_on_the_command_line_is_one_line() {
+    for (flags, expected) in [
+        (
+            &["--listen", "localhost"][..],
+            "invalid value 'localhost' for '--listen <ADDR>': expected an address and a port, such as 127.0.0.1:18830",
+        ),
+        (
+            &["--broker", "mosquito"],
+            "invalid value 'mosquito' for '--broker <KIND>' [possible values: embedded, file, synthetic]",
+        ),
+        (
+            &["--drain-timeout", "1h"],
+            "invalid value '1h' for '--drain-timeout <TIME>': expected whole seconds or minutes, such as 10s or 2m",
+        ),
+        (
+            &["--node_name", "x"],
+            "unexpected argument '--node_name' found tip: a similar argument exists: '--node-name'",
+        ),
+        (&["--file"], "a value is required for '--file <PATH>' but none was supplied"),
+    ] {
+        let words: Vec<_> = ["rollcall-agent"].iter().chain(flags).map(Into::into).collect();
+        match Cli::read_from(&words) {
+            Err(Refusal::Wrong(message)) => assert_eq!(message, expected),
+            other => panic!("{flags:?}: expected a refusal, got {other:?}"),
+        }
+    }
+    assert!(matches!(Cli::read_from(&["rollcall-agent".into(), "--help".into()]), Err(Refusal::Asked(_))));
+}
+
+#[test]
+fn the_time_to_drain_is_in_seconds_unless_it_says_otherwise() {
+    for (text, seconds) in [("0", 0), ("10", 10), ("10s", 10), ("2m", 120)] {
+        let flags = ["--broker", "synthetic", "--drain-timeout", text];
+        assert_eq!(load(&flags, "").unwrap().drain_timeout, Duration::from_secs(seconds), "{text}");
+    }
+    for text in ["", "s", "+1", "-1", "1.5s", "1 s", "99999999999999999999", "9999999999999999999m"] {
+        let flags = ["rollcall-agent", "--drain-timeout", text];
+        assert!(Cli::try_parse_from(flags).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn without_a_name_the_node_is_called_by_its_address() {
+    for (listen, name) in [
+        ("127.0.0.1:0", "rollcall@127.0.0.1"),
+        ("10.1.2.3:7", "rollcall@10.1.2.3"),
+        ("[fd00::1]:7", "rollcall@fd00::1"),
+        ("0.0.0.0:7", "rollcall@127.0.0.1"),
+        ("[::]:7", "rollcall@127.0.0.1"),
+    ] {
+        let flags = ["--broker", "synthetic", "--insecure", "--listen", listen];
+        assert_eq!(load(&flags, "").unwrap().node_name, name, "{listen}");
+    }
+}
+
+#[test]
+fn the_settings_shown_can_be_used_as_a_file() {
+    let mut cases = vec![
+        (
+            "[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = 'a\"b\\c'",
+            vec!["--broker", "synthetic", "--seed", "3"],
+        ),
+        (
+            "max_calls = 3\ndrain_timeout_secs = 70\n[log]\nformat = \"json\"",
+            vec!["--broker", "file", "--file", "ü \u{7f}"],
+        ),
+    ];
+    if cfg!(feature = "embedded") {
+        let listeners = "[[embedded.listeners]]\nprotocol = \"websocket\"\nzone = \"a'\\\"b\"\nproxy_protocol = true\n\
+                         tls = { cert = \"c\", key = \"k\" }\n[[embedded.listeners]]\naddress = \"[::1]:7\"";
+        cases.push((listeners, vec!["--password-file", "users"]));
+        cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8", vec![]));
+    }
+    for (text, flags) in cases {
+        let shown = load(&flags, text).unwrap().to_string();
+        assert_eq!(load(&[], &shown).unwrap().to_string(), shown);
+        assert_ne!(shown, load(&["--broker", "synthetic"], "").unwrap().to_string());
+    }
 }
 
 #[test]

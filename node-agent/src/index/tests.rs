@@ -10,6 +10,7 @@ use super::*;
 const NODE: &str = "a@127.0.0.1";
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most steps are of the large kind")]
 enum Step {
     Present(Client),
     Ended(String, u64),

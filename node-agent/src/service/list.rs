@@ -59,7 +59,9 @@ pub(super) fn chunks(
         if chunks.deadline.has_passed() {
             return Err(exceeded());
         }
-        Ok(chunks.next().await.map(|chunk| (chunk, chunks)))
+        let (agent, deadline) = (Arc::clone(&chunks.agent), chunks.deadline);
+        let chunk = agent.calls.bound(deadline, async { Ok(chunks.next().await) }).await?;
+        Ok(chunk.map(|chunk| (chunk, chunks)))
     })
 }
 

@@ -135,3 +135,92 @@ impl Table {
         is_there
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "a";
+
+    fn write(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    fn refused(text: &str) -> String {
+        let file = write(text);
+        let message = read(file.path(), NODE).unwrap_err().to_string();
+        message.strip_prefix(&format!("{}:", file.path().display())).unwrap_or(&message).to_owned()
+    }
+
+    fn client(clientid: &str, created_at_ms: i64, mqueue_len: Option<u64>) -> Client {
+        Client {
+            clientid: clientid.to_owned(),
+            created_at_ms: Some(created_at_ms),
+            statistics: Some(Statistics { mqueue_len, ..Statistics::default() }),
+            ..Client::default()
+        }
+    }
+
+    fn sessions(clients: &[Client]) -> Vec<u64> {
+        clients.iter().map(|client| client.session).collect()
+    }
+
+    #[test]
+    fn only_rows_of_the_node_are_kept() {
+        let file = write(concat!(
+            "{\"node\":\"a\",\"clientid\":\"1\"}\n\n  \n",
+            "{\"node\":\"b\",\"clientid\":\"1\"}\r\n",
+            "{\"node\":\"a\",\"clientid\":\"2\"}",
+        ));
+        let clients = read(file.path(), NODE).unwrap();
+        let ids: Vec<_> = clients.iter().map(|row| (row.node.as_str(), row.clientid.as_str())).collect();
+        assert_eq!(ids, [("", "1"), ("", "2")]);
+        assert!(read(write("").path(), NODE).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_bad_line_is_named_with_file_and_number_whatever_its_node() {
+        let good = r#"{"node":"a","clientid":"1"}"#;
+        assert_eq!(
+            refused(&format!("{good}\n\n{good}")),
+            "3: clientid \"1\" stands on line 1 already, expected once a node"
+        );
+        assert_eq!(
+            refused(&format!("{good}\n{{\"node\":\"b\",\"clientid\":\"1\",\"port\":-1}}")),
+            "2: port: invalid value: integer `-1`, expected u16"
+        );
+        assert!(refused(&format!("{good}\n{{\"node\":")).starts_with("2: column "));
+        let long = " ".repeat(usize::try_from(LONGEST_LINE).unwrap() + 1);
+        assert_eq!(refused(&format!("{good}\n{long}")), format!("2: longer than {LONGEST_LINE} bytes"));
+        let nowhere = read(Path::new("/nowhere/clients.ndjson"), NODE).unwrap_err().to_string();
+        assert!(nowhere.starts_with("cannot read /nowhere/clients.ndjson: "), "{nowhere}");
+    }
+
+    #[test]
+    fn a_session_stays_with_its_row_and_is_never_used_again() {
+        let mut table = Table::default();
+        let rows = || vec![client("1", 5, Some(0)), client("2", 5, None)];
+        let first = table.replace(rows());
+        assert_eq!(sessions(&first), [1, 2]);
+        assert!(first.iter().all(|client| client.statistics.is_none()));
+        assert_eq!(sessions(&table.replace(rows())), [1, 2], "nothing has changed");
+        let session = |clientid: &str, session| SessionRef { clientid: clientid.to_owned(), session };
+        let figures = table.statistics(&session("1", 1)).unwrap();
+        assert_eq!(figures, Statistics { mqueue_len: Some(0), ..Statistics::default() });
+        assert_eq!(table.statistics(&session("2", 2)), Some(Statistics::default()));
+        assert_eq!(table.statistics(&session("1", 2)), None);
+
+        assert!(!table.remove(&session("1", 2)) && table.remove(&session("1", 1)));
+        assert!(!table.remove(&session("1", 1)));
+        assert_eq!(table.statistics(&session("1", 1)), None);
+        assert_eq!(sessions(&table.replace(rows())), [3, 2], "a row that was kicked is a new session");
+        assert_eq!(
+            sessions(&table.replace(vec![client("1", 6, None)])),
+            [4],
+            "one created at another time too"
+        );
+        assert_eq!(sessions(&table.replace(rows())), [5, 6], "and one that was gone");
+    }
+}

@@ -1,0 +1,132 @@
+//! The effective settings as `check-config` prints them: TOML that can be used as a configuration file.
+//!
+//! There are no secrets among them: keys and passwords stand in files, and only their paths here.
+
+use std::fmt;
+use std::path::Path;
+
+#[cfg(feature = "embedded")]
+use super::EmbeddedSettings;
+use super::{BrokerConfig, BrokerKind, Config, LogFormat};
+#[cfg(feature = "embedded")]
+use crate::broker::embedded::{Authentication, ListenerSettings, TlsSettings, Transport};
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.broker.kind();
+        // Taken apart by name, so that no setting is forgotten here.
+        let Self { node_name, listen, broker, tls, insecure, drain_timeout, max_calls, log } = self;
+        writeln!(f, "node_name = {}", text(node_name))?;
+        writeln!(f, "listen = \"{listen}\"")?;
+        writeln!(f, "insecure = {insecure}")?;
+        writeln!(f, "broker = \"{kind}\"")?;
+        writeln!(f, "drain_timeout_secs = {}", drain_timeout.as_secs())?;
+        writeln!(f, "max_calls = {max_calls}")?;
+        writeln!(f, "\n[log]\nformat = \"{}\"\nfilter = {}", log.format, text(&log.filter))?;
+        if let Some(tls) = tls {
+            writeln!(f, "\n[tls]\ncert = {}\nkey = {}", path(&tls.cert), path(&tls.key))?;
+            if let Some(client_ca) = &tls.client_ca {
+                writeln!(f, "client_ca = {}", path(client_ca))?;
+            }
+        }
+        match broker {
+            #[cfg(feature = "embedded")]
+            BrokerConfig::Embedded(settings) => embedded(f, settings),
+            BrokerConfig::File { path: table } => writeln!(f, "\n[file]\npath = {}", path(table)),
+            BrokerConfig::Synthetic { clients, seed } => {
+                writeln!(f, "\n[synthetic]\nclients = {clients}\nseed = {seed}")
+            }
+        }
+    }
+}
+
+#[cfg(feature = "embedded")]
+fn embedded(f: &mut fmt::Formatter<'_>, settings: &EmbeddedSettings) -> fmt::Result {
+    let EmbeddedSettings {
+        node_name: _,
+        listeners,
+        authentication,
+        max_inflight,
+        max_mqueue,
+        max_subscriptions,
+        max_sessions,
+        max_packet_size,
+        session_expiry_secs,
+        max_session_expiry_secs,
+        max_retained,
+        resync_secs,
+    } = settings;
+    writeln!(f, "\n[embedded]")?;
+    match authentication {
+        Authentication::Anonymous => writeln!(f, "authentication = \"anonymous\"")?,
+        Authentication::PasswordFile(file) => {
+            writeln!(f, "authentication = {{ password_file = {} }}", path(file))?;
+        }
+    }
+    writeln!(f, "max_inflight = {max_inflight}")?;
+    for (key, value) in [
+        ("max_mqueue", max_mqueue),
+        ("max_subscriptions", max_subscriptions),
+        ("max_sessions", max_sessions),
+        ("max_packet_size", max_packet_size),
+        ("session_expiry_secs", session_expiry_secs),
+        ("max_session_expiry_secs", max_session_expiry_secs),
+        ("max_retained", max_retained),
+        ("resync_secs", resync_secs),
+    ] {
+        writeln!(f, "{key} = {value}")?;
+    }
+    for ListenerSettings { protocol, address, tls, zone, proxy_protocol } in listeners {
+        let protocol = match protocol {
+            Transport::Tcp => "tcp",
+            Transport::WebSocket => "websocket",
+        };
+        writeln!(f, "\n[[embedded.listeners]]\nprotocol = \"{protocol}\"\naddress = \"{address}\"")?;
+        writeln!(f, "zone = {}\nproxy_protocol = {proxy_protocol}", text(zone))?;
+        if let Some(TlsSettings { cert, key }) = tls {
+            writeln!(f, "tls = {{ cert = {}, key = {} }}", path(cert), path(key))?;
+        }
+    }
+    Ok(())
+}
+
+fn path(path: &Path) -> String {
+    text(&path.display().to_string())
+}
+
+/// As a TOML string, escaped where need be.
+fn text(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+impl BrokerConfig {
+    /// Which broker.
+    #[must_use]
+    pub fn kind(&self) -> BrokerKind {
+        match self {
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => BrokerKind::Embedded,
+            Self::File { .. } => BrokerKind::File,
+            Self::Synthetic { .. } => BrokerKind::Synthetic,
+        }
+    }
+}
+
+impl fmt::Display for BrokerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::File => "file",
+            Self::Synthetic => "synthetic",
+        })
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}

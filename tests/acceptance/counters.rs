@@ -1,0 +1,100 @@
+//! Figures against what a client really sent and received.
+
+use rollcall_tests::mqtt::{Client, Connect};
+use rollcall_tests::sandbox::{Agent, Cluster};
+use serde_json::{Value, json};
+
+/// A row's figure.
+fn figure(row: &Value, key: &str) -> u64 {
+    row[key].as_u64().unwrap_or_else(|| panic!("{key} is no number in {row}"))
+}
+
+/// The row, once it counts all that the client sent and received.
+fn settled(cluster: &Cluster, clientid: &str, client: &Client) -> Value {
+    cluster.gateway.row_when(clientid, |row| {
+        row["recv_pkt"] == client.sent_packets
+            && row["recv_msg"] == client.sent_messages
+            && row["send_msg"] == client.received_messages
+            && row["recv_oct"] == client.sent_bytes
+            && row["send_oct"] == client.received_bytes
+    })
+}
+
+#[test]
+fn counters_match_what_passed_in_every_version_on_every_node() {
+    let cluster = Cluster::embedded();
+    for (agent, level) in cluster.agents.iter().zip([3, 4, 5]) {
+        let clientid = format!("busy-{level}");
+        let mut client = Client::connect(agent.mqtt(), &Connect::new(level, &clientid));
+        settled(&cluster, &clientid, &client);
+        for (number, filter) in ["own/#", "other/+/x", "$share/g/y"].into_iter().enumerate() {
+            client.subscribe(filter, 1);
+            cluster.gateway.row_when(&clientid, |row| row["subscriptions_cnt"] == number + 1);
+        }
+        for _ in 0..10 {
+            client.publish("elsewhere", 0, b"zero");
+            client.publish("elsewhere", 1, b"one");
+            client.publish("elsewhere", 2, &[7; 3000]);
+        }
+        for _ in 0..4 {
+            client.publish("own/x", 0, b"back");
+            assert_eq!(client.receive(true), b"back");
+        }
+        client.ping();
+        // CONNECT, 3 SUBSCRIBE, 34 PUBLISH, 10 PUBREL, PINGREQ
+        assert_eq!(client.sent_packets, 49);
+        let row = settled(&cluster, &clientid, &client);
+        assert_eq!(figure(&row, "recv_msg"), 34);
+        assert_eq!(figure(&row, "send_msg"), 4);
+        // Segments: at least one for every packet that was answered before the next was sent.
+        assert!(figure(&row, "recv_cnt") >= 25 && figure(&row, "send_cnt") >= 25, "{row}");
+        for key in ["inflight", "mqueue_len", "mqueue_dropped"] {
+            assert_eq!(figure(&row, key), 0, "{key} of {row}");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_acknowledged_fills_the_window_then_the_queue_then_is_dropped() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.toml");
+    std::fs::write(&path, "[embedded]\nmax_inflight = 4\nmax_mqueue = 3\nmax_subscriptions = 9\n").unwrap();
+    let agent =
+        Agent::start("a@127.0.0.1", &["--config", path.to_str().unwrap(), "--mqtt-listen", "127.0.0.1:0"]);
+    let cluster = Cluster::of(vec![agent]);
+    let broker = cluster.agents[0].mqtt();
+    let mut slow = Client::connect(broker, &Connect::new(4, "slow"));
+    slow.subscribe("t", 1);
+    let mut publisher = Client::connect(broker, &Connect::new(4, "publisher"));
+    for _ in 0..10 {
+        publisher.publish("t", 1, b"x");
+    }
+    let row = cluster.gateway.row_when("slow", |row| row["mqueue_dropped"] == 3);
+    assert_eq!((figure(&row, "inflight"), figure(&row, "max_inflight")), (4, 4));
+    assert_eq!((figure(&row, "mqueue_len"), figure(&row, "max_mqueue")), (3, 3));
+    assert_eq!((figure(&row, "subscriptions_cnt"), figure(&row, "max_subscriptions")), (1, 9));
+    assert_eq!(figure(&row, "send_msg"), 4);
+    for _ in 0..7 {
+        assert_eq!(slow.receive(true), b"x");
+    }
+    let row = cluster.gateway.row_when("slow", |row| row["inflight"] == 0);
+    assert_eq!((figure(&row, "mqueue_len"), figure(&row, "send_msg")), (0, 7));
+    assert_eq!(figure(&row, "mqueue_dropped"), 3);
+}
+
+#[test]
+fn messages_are_counted_over_the_session_and_packets_over_the_connection() {
+    let cluster = Cluster::embedded();
+    let connect = Connect::new(5, "c").keep_session();
+    let mut first = Client::connect(cluster.agents[1].mqtt(), &connect);
+    first.publish("t", 1, b"x");
+    first.publish("t", 1, b"x");
+    settled(&cluster, "c", &first);
+    first.disconnect();
+    cluster.gateway.row_when("c", |row| row["connected"] == false);
+    let mut second = Client::connect(cluster.agents[1].mqtt(), &connect);
+    second.publish("t", 1, b"x");
+    let row = cluster.gateway.row_when("c", |row| row["recv_msg"] == 3);
+    assert_eq!(row["recv_pkt"], json!(2), "{row}");
+    assert_eq!(row["recv_oct"], json!(second.sent_bytes), "{row}");
+}

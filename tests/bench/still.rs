@@ -1,0 +1,24 @@
+//! The same bytes from a plain axum route: what HTTP itself costs on this machine.
+
+use std::path::Path;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
+use tokio::net::TcpListener;
+
+/// Makes this program serve instead of measure.
+pub(crate) const COMMAND: &str = "serve-page";
+
+/// Serves a file's bytes until it is killed. Says `ready ADDR` like the programs of this workspace.
+pub(crate) fn serve(page: &Path) {
+    let page = Bytes::from(std::fs::read(page).expect("the page can be read"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let route = get(move || async move { ([(CONTENT_TYPE, "application/json")], page.clone()) });
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        println!("ready {}", listener.local_addr().expect("a bound socket"));
+        axum::serve(listener, Router::new().route("/", route)).await.expect("serving goes on");
+    });
+}
