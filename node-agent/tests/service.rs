@@ -13,7 +13,7 @@ use rollcall_node_agent::run::{RunError, run_with_ready};
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_client::NodeClient;
 use rollcall_proto::v1::{
-    Client, ConnState, DescribeRequest, DescribeResponse, Filter, GetRequest, KickRequest, ListRequest,
+    Client, ConnState, DescribeRequest, DescribeResponse, Filter, GetRequest, Key, KickRequest, ListRequest,
     ListResponse, Order, SortField, Statistics, SurveyRequest,
 };
 use rollcall_proto::{REASON_METADATA, Reason};
@@ -281,6 +281,24 @@ async fn requests_outside_the_contract_are_told_apart() {
     assert_eq!(many.message(), "limit 20001, expected at most 20000");
     let none = agent.client.clone().survey(SurveyRequest::default()).await.unwrap_err();
     assert_eq!((none.code(), none.message()), (Code::InvalidArgument, "fences 0, expected 1 to 256"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_and_a_survey_can_begin_behind_a_key() {
+    let agent = serve_plain(clients(1_000)).await;
+    // Between two clients, of another node: what counts is the order, not who has the key.
+    let after = Some(Key { clientid: "c-00400x".into(), node: "z".into(), ..Key::default() });
+    let list = ListRequest { after: after.clone(), offset: 5, limit: 3, ..ListRequest::default() };
+    let chunks = agent.list(list.clone()).await.unwrap();
+    assert_eq!((chunks[0].count, chunks[0].first), (1_000, 400));
+    assert_eq!(sessions(&chunks), [406, 407, 408]);
+    let survey = SurveyRequest { after, end: u64::MAX, fences: 2, ..SurveyRequest::default() };
+    let answer = agent.client.clone().survey(survey).await.unwrap().into_inner();
+    let ranks: Vec<u64> = answer.fences.iter().map(|fence| fence.rank).collect();
+    assert_eq!((answer.count, answer.first, ranks), (1_000, 400, vec![400, 700]));
+    let nameless = ListRequest { after: Some(Key::default()), ..list };
+    let refused = agent.list(nameless).await.unwrap_err();
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "after: the key names no node"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

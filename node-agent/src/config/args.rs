@@ -53,7 +53,7 @@ pub struct Args {
     /// TOML file with settings; environment and flags override it
     #[arg(long, value_name = "PATH", env = "ROLLCALL_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
-    /// The node's name, unique in the cluster [default: rollcall@ and the address of --listen]
+    /// The node's name, unique in the cluster (default: rollcall@ and the address of --listen)
     #[arg(long, value_name = "NAME", env = "ROLLCALL_AGENT_NODE_NAME")]
     pub node_name: Option<String>,
     /// Where gateways connect, address:port; port 0 takes a free one [default: 127.0.0.1:18830]

@@ -146,7 +146,8 @@ fn check_view(view: &View, order: Order, expected: &[Client]) {
     for (rank, client) in expected.iter().enumerate() {
         let key = key(order, client);
         assert_eq!(view.key_at(rank as u64).as_ref(), Some(&key));
-        assert_eq!(view.rank_of(&order.key_from_wire(&key).unwrap()), rank as u64);
+        let wire = order.key_from_wire(&key).unwrap();
+        assert_eq!((view.rank_of(&wire), view.rank_after(&wire)), (rank as u64, rank as u64 + 1));
         let here: Vec<Client> = view.clients(rank as u64..rank as u64 + 2).collect();
         assert_eq!(here, expected[rank..(rank + 2).min(expected.len())]);
     }
