@@ -21,19 +21,29 @@ pub struct Agreement {
     pub broker_error: Option<String>,
 }
 
+/// What has been heard of the broker since the start; it only grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Heard {
+    Nothing,
+    /// It cannot be asked at present.
+    Failure,
+    /// Its clients, at least once.
+    Clients,
+}
+
 /// An index that follows its broker.
 #[derive(Debug)]
 pub struct Follower {
     index: Arc<Index>,
     agreement: Mutex<Agreement>,
-    heard: watch::Sender<bool>,
+    heard: watch::Sender<Heard>,
 }
 
 impl Follower {
     /// For an index that is empty as yet.
     #[must_use]
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, agreement: Mutex::default(), heard: watch::Sender::new(false) }
+        Self { index, agreement: Mutex::default(), heard: watch::Sender::new(Heard::Nothing) }
     }
 
     /// How index and broker stand now.
@@ -44,8 +54,18 @@ impl Follower {
 
     /// Waits until the broker's clients are known, or it is known that the broker cannot tell them at present.
     pub async fn heard(&self) {
-        // The sender lives as long as `self`, so this cannot fail.
-        let _ = self.heard.subscribe().wait_for(|&heard| heard).await;
+        self.wait_for(Heard::Failure).await;
+    }
+
+    /// Waits until the broker's clients are known for the first time.
+    pub async fn known(&self) {
+        self.wait_for(Heard::Clients).await;
+    }
+
+    /// Whether the broker's clients have ever been known. Before that the index is not the broker's, but empty.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        *self.heard.borrow() == Heard::Clients
     }
 
     /// Follows until the broker is gone for good, and then says why; dropped, it stops.
@@ -88,7 +108,7 @@ impl Follower {
             ClientChange::BrokerFailed(error) => {
                 warn!(%error, "the broker cannot be asked, its clients are shown as last known");
                 self.lock().broker_error = Some(error);
-                self.heard.send_replace(true);
+                self.hear(Heard::Failure);
             }
         }
     }
@@ -108,7 +128,20 @@ impl Follower {
             info!(clients = self.index.counts().clients, "the broker can be asked again");
         }
         drop(agreement);
-        self.heard.send_replace(true);
+        self.hear(Heard::Clients);
+    }
+
+    fn hear(&self, heard: Heard) {
+        self.heard.send_if_modified(|known| {
+            let is_news = heard > *known;
+            *known = heard.max(*known);
+            is_news
+        });
+    }
+
+    async fn wait_for(&self, least: Heard) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.heard.subscribe().wait_for(|&heard| heard >= least).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Agreement> {

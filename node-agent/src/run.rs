@@ -1,8 +1,9 @@
 //! The server from start to drain.
 //!
-//! [`start_broker`] makes the broker of a configuration, [`run`] serves it until told to stop. A drain goes in
-//! steps: health says not serving, Describe says draining, new calls are refused as draining, calls in flight
-//! finish for as long as the configuration allows, then connections are closed.
+//! [`start_broker`] makes the broker of a configuration, [`run`] serves it until told to stop. Health says serving
+//! once the broker's clients are known, because calls are refused before. A drain goes in steps: health says not
+//! serving, Describe says draining, new calls are refused as draining, calls in flight finish for as long as the
+//! configuration allows, then connections are closed.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -207,26 +208,34 @@ pub async fn run_with_ready(
             let _ = closing.await;
         });
 
-    let mut ready = Some(ready);
+    let announce = async {
+        if timeout(FIRST_RESYNC, agent.follower.heard()).await.is_err() {
+            let seconds = FIRST_RESYNC.as_secs();
+            warn!(seconds, "the broker's clients are not known yet, calls are refused until they are");
+        }
+        let say_serving = async {
+            agent.follower.known().await;
+            set_health(&health, ServingStatus::Serving).await;
+            info!(node = config.node_name, clients = agent.index.counts().clients, "serving");
+        };
+        if agent.follower.is_known() {
+            say_serving.await;
+            ready();
+        } else {
+            ready();
+            say_serving.await;
+        }
+    };
+    let mut is_announced = false;
     let mut tick = interval(TICK);
     let follow = agent.follower.follow(agent.broker.as_ref());
-    let heard = timeout(FIRST_RESYNC, agent.follower.heard());
-    tokio::pin!(serve, follow, heard, shutdown);
+    tokio::pin!(serve, follow, announce, shutdown);
     let lost = loop {
         tokio::select! {
             served = &mut serve => return Err(RunError::Serve(describe_end(served))),
             error = &mut follow => break Some(error),
             () = &mut shutdown => break None,
-            heard = &mut heard, if ready.is_some() => {
-                if heard.is_err() {
-                    warn!(seconds = FIRST_RESYNC.as_secs(), "the broker's clients are not known yet; calls are refused until they are");
-                }
-                set_health(&health, ServingStatus::Serving).await;
-                info!(node = config.node_name, clients = agent.index.counts().clients, "serving");
-                if let Some(ready) = ready.take() {
-                    ready();
-                }
-            }
+            () = &mut announce, if !is_announced => is_announced = true,
             _ = tick.tick() => agent.queries.expire(Instant::now()),
         }
     };

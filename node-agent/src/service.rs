@@ -1,9 +1,10 @@
 //! The agent's gRPC service, `rollcall.v1.Node`.
 //!
 //! Every answer carries the agent's identity. Describe is always answered; the other calls are refused until the
-//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains. A call's deadline holds here too: work stops when it has passed or
-//! the caller has gone. Reading many rows happens off the runtime's threads, as many scans at once as there are
-//! cores. A kick that has begun is finished even if nobody waits for it: a half-kicked client helps nobody.
+//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains. A
+//! call's deadline holds here too: work stops when it has passed or the caller has gone. Reading many rows happens
+//! off the runtime's threads, as many scans at once as there are cores. A kick that has begun is finished even if
+//! nobody waits for it: a half-kicked client helps nobody.
 
 mod list;
 
@@ -75,8 +76,9 @@ impl NodeService {
     }
 
     /// Lets a call in. Before the broker's clients are known every answer would be wrong: an empty list, a "not found".
+    /// That the agent drains is said first: it tells the caller not to come back.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
-        if self.agent.follower.agreement().resynced_at_ms.is_none() {
+        if !self.agent.calls.is_draining() && !self.agent.follower.is_known() {
             return Err(Status::unavailable("the broker's clients are not known yet"));
         }
         self.agent.calls.admit()
@@ -250,5 +252,29 @@ fn to_status(error: QueryError) -> Status {
         | QueryError::Fences(_)
         | QueryError::Range { .. }
         | QueryError::OtherSnapshot(_) => Status::invalid_argument(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_proto::{REASON_METADATA, Reason};
+    use tonic::Code;
+
+    use super::*;
+    use crate::broker::synthetic::SyntheticBroker;
+
+    #[tokio::test]
+    async fn calls_are_refused_until_the_clients_are_known_and_while_draining() {
+        let agent = Arc::new(Agent::new("a", Arc::new(SyntheticBroker::new(0, 0, "a")), 1));
+        let service = NodeService::new(Arc::clone(&agent));
+        let refusal = async || {
+            let status = service.get(Request::new(GetRequest::default())).await.unwrap_err();
+            let word = status.metadata().get(REASON_METADATA).map(|word| word.to_str().unwrap().to_owned());
+            (status.code(), word.and_then(|word| Reason::from_word(&word)))
+        };
+        assert_eq!(refusal().await, (Code::Unavailable, None));
+        agent.calls.drain();
+        assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
+        assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
     }
 }
