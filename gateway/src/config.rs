@@ -70,7 +70,7 @@ pub enum ConfigError {
         source: std::io::Error,
     },
     /// The configuration file has something in it that should not be there.
-    #[error("{}:{line}:{column}: {message} (in: {excerpt})", path.display())]
+    #[error("{}:{line}:{column}: {message}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -80,8 +80,6 @@ pub enum ConfigError {
         column: usize,
         /// What is wrong.
         message: String,
-        /// The line.
-        excerpt: String,
     },
     /// An environment variable has a value that is none.
     #[error("environment variable {name}={value:?}: {message}")]
@@ -276,8 +274,14 @@ fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
             path: path.to_owned(),
             line: before.matches('\n').count() + 1,
             column: before[line_start..].chars().count() + 1,
-            message: error.message().to_owned(),
-            excerpt: text[line_start..].lines().next().unwrap_or_default().trim().to_owned(),
+            // Never the line itself: it may be a key that was put here by mistake.
+            message: match error.message() {
+                message if message.starts_with("unknown field `key`") => {
+                    "keys do not stand in this file, expected key_file and the path of a file of keys"
+                        .to_owned()
+                }
+                message => message.to_owned(),
+            },
         }
     })
 }

@@ -21,7 +21,7 @@ use tracing_subscriber::EnvFilter;
     version,
     after_help = "Every option is also an environment variable (--request-timeout is \
     ROLLCALL_GATEWAY_REQUEST_TIMEOUT) and, but for --config and --key, a key of the configuration file \
-    (request-timeout). Options come before the environment, and that before the file."
+    (request_timeout). Options come before the environment, and that before the file."
 )]
 struct Arguments {
     #[command(subcommand)]

@@ -84,6 +84,11 @@ fn draining() -> Status {
     refusal(Code::Unavailable, "the agent is shutting down", Reason::Draining)
 }
 
+/// The refusal of an agent whose index is empty only because it has not heard of its broker.
+pub(crate) fn not_yet_known() -> Status {
+    refusal(Code::Unavailable, "the broker's clients are not known yet", Reason::Unreachable)
+}
+
 fn refusal(code: Code, message: impl Into<String>, reason: Reason) -> Status {
     let mut metadata = MetadataMap::new();
     metadata.insert(REASON_METADATA, MetadataValue::from_static(reason.as_str()));

@@ -6,9 +6,9 @@ mod passwd;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use rollcall_node_agent::config::args::{Cli, Command, Refusal};
+use rollcall_node_agent::config::args::{Args, Cli, Command, Refusal};
 use rollcall_node_agent::config::{Config, Log, LogFormat};
-use rollcall_node_agent::run::{RunError, bind, run_with_ready, start_broker};
+use rollcall_node_agent::run::{RunError, bind, check_files, run_with_ready, start_broker};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 use tracing_subscriber::EnvFilter;
@@ -31,13 +31,18 @@ fn main() -> ExitCode {
     };
     match command {
         None => serve(Config::load(&args)),
-        Some(Command::CheckConfig(args)) => check_config(Config::load(&args)),
+        Some(Command::CheckConfig(args)) => check_config(&args),
         #[cfg(feature = "embedded")]
         Some(Command::Passwd { file, user }) => passwd::add(&file, &user),
     }
 }
 
-fn check_config(config: Result<Config, impl std::fmt::Display>) -> ExitCode {
+fn check_config(args: &Args) -> ExitCode {
+    let config = Config::load(args).map_err(|error| error.to_string());
+    let config = config.and_then(|config| {
+        check_files(&config).map_err(|error| error.to_string())?;
+        Ok(config)
+    });
     match config {
         Ok(config) => {
             // As above: whoever reads may have closed the other end.
@@ -116,6 +121,6 @@ fn start_log(log: &Log) {
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Text => lines.with_ansi(false).init(),
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
     }
 }

@@ -144,6 +144,24 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
     }
 }
 
+/// Reads every file that a start with this configuration reads, and listens nowhere.
+///
+/// # Errors
+/// A file that cannot be read or used.
+pub fn check_files(config: &Config) -> Result<(), RunError> {
+    if let Some(tls) = &config.tls {
+        let server = server_tls(tls)?;
+        Server::builder().tls_config(server).map_err(|error| tls_error(tls, &error))?;
+    }
+    match &config.broker {
+        #[cfg(feature = "embedded")]
+        BrokerConfig::Embedded(settings) => EmbeddedBroker::check_files(settings)?,
+        BrokerConfig::File { path } => drop(FileBroker::open(path, &config.node_name)?),
+        BrokerConfig::Synthetic { .. } => {}
+    }
+    Ok(())
+}
+
 /// Binds the configured address.
 ///
 /// # Errors

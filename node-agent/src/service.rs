@@ -26,7 +26,7 @@ use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, Kick, SessionRef};
-use crate::calls::{Calls, Deadline, exceeded};
+use crate::calls::{Calls, Deadline, exceeded, not_yet_known};
 use crate::follow::{Follower, now_ms};
 use crate::index::Index;
 use crate::query::{List, Queries, QueryError, Selection, Survey};
@@ -79,7 +79,7 @@ impl NodeService {
     /// That the agent drains is said first: it tells the caller not to come back.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
         if !self.agent.calls.is_draining() && !self.agent.follower.is_known() {
-            return Err(Status::unavailable("the broker's clients are not known yet"));
+            return Err(not_yet_known());
         }
         self.agent.calls.admit()
     }
@@ -207,7 +207,10 @@ impl Node for NodeService {
 /// Ends the sessions asked for. After a failure the others are still tried, but the failure is reported: it is
 /// not known that the client is gone.
 async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
-    let KickRequest { clientid, session } = request;
+    let KickRequest { clientid, session, incarnation } = request;
+    if incarnation.is_some_and(|incarnation| incarnation != agent.identity.incarnation) {
+        return Ok(Outcome::OtherSession);
+    }
     let mut sessions: Vec<u64> = agent.queries.get(&clientid).iter().map(|client| client.session).collect();
     let has_client = !sessions.is_empty();
     if let Some(wanted) = session {
@@ -236,6 +239,7 @@ async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
     }
     match failure {
         None => Ok(outcome),
+        Some(error @ BrokerError::Late(_)) => Err(Status::deadline_exceeded(error.to_string())),
         Some(error @ BrokerError::Unavailable(_)) => Err(Status::unavailable(error.to_string())),
         Some(error @ BrokerError::Refused(_)) => Err(Status::internal(error.to_string())),
     }
@@ -272,7 +276,7 @@ mod tests {
             let word = status.metadata().get(REASON_METADATA).map(|word| word.to_str().unwrap().to_owned());
             (status.code(), word.and_then(|word| Reason::from_word(&word)))
         };
-        assert_eq!(refusal().await, (Code::Unavailable, None));
+        assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Unreachable)));
         agent.calls.drain();
         assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
         assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);

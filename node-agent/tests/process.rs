@@ -135,7 +135,7 @@ async fn a_file_is_served_kicked_from_and_reloaded() {
     let before = rows(&mut client).await;
     assert_eq!(before, [("a".into(), 2, Some(7)), ("b".into(), 1, None)]);
 
-    client.kick(KickRequest { clientid: "a".into(), session: None }).await.unwrap();
+    client.kick(KickRequest { clientid: "a".into(), session: None, incarnation: None }).await.unwrap();
     assert_eq!(rows(&mut client).await, [("b".into(), 1, None)]);
 
     // Bad news changes nothing but the description.

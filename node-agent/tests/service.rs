@@ -157,7 +157,7 @@ impl Running {
     }
 
     async fn kick(&self, clientid: &str, session: Option<u64>) -> Result<Outcome, Status> {
-        let request = KickRequest { clientid: clientid.into(), session };
+        let request = KickRequest { clientid: clientid.into(), session, incarnation: None };
         let answer = self.client.clone().kick(request).await?.into_inner();
         assert_eq!(answer.identity.as_ref().unwrap().name, NODE);
         Ok(answer.outcome())
@@ -323,6 +323,10 @@ async fn a_kick_says_what_became_of_the_sessions() {
     let agent = serve(broker, |_| {}).await;
     assert_eq!(agent.kick("nobody", None).await.unwrap(), Outcome::NotFound);
     assert_eq!(agent.kick("c-00001", Some(9)).await.unwrap(), Outcome::OtherSession);
+    // A session number of before a restart names nothing.
+    let incarnation = agent.describe().await.identity.map(|identity| identity.incarnation ^ 1);
+    let old = KickRequest { clientid: "c-00001".into(), session: Some(1), incarnation };
+    assert_eq!(agent.client.clone().kick(old).await.unwrap().into_inner().outcome(), Outcome::OtherSession);
     assert_eq!(agent.kick("c-00001", Some(1)).await.unwrap(), Outcome::Kicked);
     assert_eq!(agent.describe().await.clients, 6);
     assert_eq!(agent.kick("c-00001", None).await.unwrap(), Outcome::NotFound);
@@ -379,7 +383,8 @@ async fn rows_come_without_statistics_when_the_broker_is_slow() {
 async fn a_call_ends_at_its_deadline() {
     let (broker, gate) = Scripted::gated(clients(3));
     let agent = serve(broker, |_| {}).await;
-    let mut request = Request::new(KickRequest { clientid: "c-00001".into(), session: None });
+    let mut request =
+        Request::new(KickRequest { clientid: "c-00001".into(), session: None, incarnation: None });
     // By hand: `set_timeout` would make the channel end the call first.
     request.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
     let started = std::time::Instant::now();
@@ -397,7 +402,7 @@ async fn beyond_the_limit_of_calls_the_agent_says_overloaded() {
     let agent = serve(broker, |config| config.max_calls = 2.try_into().unwrap()).await;
     let kick = |number: u64| {
         let mut client = agent.client.clone();
-        let request = KickRequest { clientid: format!("c-{number:05}"), session: None };
+        let request = KickRequest { clientid: format!("c-{number:05}"), session: None, incarnation: None };
         tokio::spawn(async move {
             loop {
                 match client.kick(request.clone()).await {
@@ -431,7 +436,7 @@ async fn a_drain_refuses_new_calls_and_lets_those_in_flight_finish() {
     let (broker, gate) = Scripted::gated(clients(3));
     let Running { client, channel, stop, ended, broker } = serve(broker, |_| {}).await;
     let mut kicking = client.clone();
-    let request = KickRequest { clientid: "c-00001".into(), session: None };
+    let request = KickRequest { clientid: "c-00001".into(), session: None, incarnation: None };
     let kick = tokio::spawn(async move { kicking.kick(request).await });
     until("the kick to begin", async || gate.available_permits() == 0 && !kick.is_finished()).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -455,7 +460,7 @@ async fn a_drain_does_not_wait_for_ever() {
     let (broker, _gate) = Scripted::gated(clients(3));
     let agent = serve(broker, |config| config.drain_timeout = Duration::from_millis(50)).await;
     let mut kicking = agent.client.clone();
-    let request = KickRequest { clientid: "c-00001".into(), session: None };
+    let request = KickRequest { clientid: "c-00001".into(), session: None, incarnation: None };
     let kick = tokio::spawn(async move { kicking.kick(request).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     let started = std::time::Instant::now();

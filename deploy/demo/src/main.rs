@@ -14,7 +14,9 @@ use rollcall_node_agent::broker::embedded::{EmbeddedSettings, ListenerSettings};
 use rollcall_node_agent::config::{BrokerConfig, Config as AgentConfig};
 use rollcall_node_agent::run::{StartedBroker, start_broker};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing_subscriber::EnvFilter;
 
 /// The nodes and the ports they like best.
@@ -51,14 +53,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let mqtt = [nodes[0].mqtt, nodes[1].mqtt, nodes[2].mqtt];
     let mut agents = Vec::new();
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     let mut brokers = Vec::new();
     for node in nodes {
         agents.push(NodeAddress(node.agent_listener.local_addr()?.to_string()));
         let DemoNode { broker, agent, agent_listener, .. } = node;
         let serve =
             rollcall_node_agent::run::run(agent, agent_listener, broker.broker(), stopping(stopped.clone()));
-        tasks.push(tokio::spawn(async move { serve.await.map_err(|error| error.to_string()) }));
+        tasks.spawn(async move { serve.await.map_err(|error| error.to_string()) });
         brokers.push(broker);
     }
 
@@ -70,17 +72,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Layer::default()
     })?;
     let serve = rollcall_gateway::run(config, listener, stopping(stopped));
-    tasks.push(tokio::spawn(async move { serve.await.map_err(|error| error.to_string()) }));
+    tasks.spawn(async move { serve.await.map_err(|error| error.to_string()) });
 
     let clients = tokio::spawn(chatter::run(mqtt));
     print!("{}", banner(gateway, mqtt));
 
-    tokio::signal::ctrl_c().await?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted?,
+        _ = terminate.recv() => {}
+        // A part that ends before it is told to has failed.
+        Some(ended) = tasks.join_next() => ended??,
+    }
     println!("\nstopping");
     clients.abort();
     stop.send_replace(true);
-    for task in tasks {
-        task.await??;
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
     }
     for broker in brokers {
         broker.shutdown().await;
@@ -91,7 +99,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn start_node(name: &str, port: u16) -> Result<DemoNode, Box<dyn Error>> {
     let started = match start_broker(&agent_config(name, port)).await {
         Ok(broker) => broker,
-        // Most likely the port is taken.
+        // Most likely the port is taken. If it is something else, this fails too, and says what.
         Err(_) => start_broker(&agent_config(name, 0)).await?,
     };
     let addresses = started.broker().info().mqtt_addresses.clone();

@@ -22,6 +22,8 @@ pub(super) struct CallError {
     pub reason: Reason,
     /// What the log says.
     pub detail: String,
+    /// The node itself gave the reason, so it is there.
+    pub told: bool,
     /// The snapshot asked for is gone; asking with a new one may work.
     pub snapshot_gone: bool,
     /// The connection broke before anything came back.
@@ -31,13 +33,20 @@ pub(super) struct CallError {
 impl CallError {
     /// The node answered what the contract does not allow.
     pub(super) fn protocol(detail: impl Into<String>) -> Self {
-        Self { reason: Reason::Protocol, detail: detail.into(), snapshot_gone: false, retryable: false }
+        Self {
+            reason: Reason::Protocol,
+            detail: detail.into(),
+            told: false,
+            snapshot_gone: false,
+            retryable: false,
+        }
     }
 
     fn timeout() -> Self {
         Self {
             reason: Reason::Timeout,
             detail: "no answer within the deadline".into(),
+            told: false,
             snapshot_gone: false,
             retryable: false,
         }
@@ -64,6 +73,7 @@ impl From<Status> for CallError {
         Self {
             reason,
             detail: format!("{:?}: {}", status.code(), shorten(status.message())),
+            told: told.is_some(),
             snapshot_gone: status.code() == Code::FailedPrecondition,
             retryable: reason == Reason::Unreachable && told.is_none(),
         }

@@ -12,6 +12,13 @@ use super::{Cluster, ClusterError, GetAnswer, Scope};
 use crate::page::completeness::Completeness;
 use crate::page::merge::{merge, own_rows};
 
+/// What one node has under a client id, and which node, in which incarnation, it was that said so.
+#[derive(Debug)]
+pub(super) struct Located {
+    pub identity: v1::Identity,
+    pub rows: Vec<v1::Client>,
+}
+
 pub(super) async fn get(
     cluster: &Cluster,
     clientid: &str,
@@ -19,8 +26,9 @@ pub(super) async fn get(
     deadline: Instant,
 ) -> Result<GetAnswer, ClusterError> {
     let nodes = cluster.in_scope(scope, deadline).await?;
-    let (answers, completeness) = locate(cluster, clientid, &nodes, true, cluster.reserve(deadline)).await?;
-    let rows = answers.into_iter().map(|answer| answer.body).collect();
+    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: false };
+    let (answers, completeness) = locate(cluster, &message, scope, &nodes, cluster.reserve(deadline)).await?;
+    let rows = answers.into_iter().map(|answer| answer.body.rows).collect();
     let rows = merge(Order::default(), rows, 0, usize::MAX);
     if rows.is_empty() && !completeness.is_whole() {
         let clientid = clientid.to_owned();
@@ -32,17 +40,13 @@ pub(super) async fn get(
 /// Asks every node for a client; one answer for each node that answered, with no rows where it has none.
 pub(super) async fn locate(
     cluster: &Cluster,
-    clientid: &str,
+    message: &v1::GetRequest,
+    scope: &Scope,
     nodes: &[Arc<Node>],
-    with_statistics: bool,
     until: Instant,
-) -> Result<(Vec<Answer<Vec<v1::Client>>>, Completeness), ClusterError> {
-    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: !with_statistics };
-    let (answers, failures) = fanout::ask_all(nodes, |node| {
-        let message = &message;
-        async move {
-            call::read_by(until, cluster.retry_budget(), || receive(&node, message.clone(), until)).await
-        }
+) -> Result<(Vec<Answer<Located>>, Completeness), ClusterError> {
+    let (answers, failures) = fanout::ask_all(nodes, |node| async move {
+        call::read_by(until, cluster.retry_budget(), || receive(&node, message, scope, until)).await
     })
     .await;
     let completeness = fanout::completeness(nodes.len(), fanout::failed_nodes(&failures));
@@ -54,16 +58,17 @@ pub(super) async fn locate(
 
 async fn receive(
     node: &Node,
-    message: v1::GetRequest,
+    message: &v1::GetRequest,
+    scope: &Scope,
     until: Instant,
-) -> Result<(String, Vec<v1::Client>), CallError> {
-    let clientid = message.clientid.clone();
-    let answer = node.client().get(call::request(message, until)).await?.into_inner();
-    let name = node.identified(answer.identity)?;
+) -> Result<(String, Located), CallError> {
+    let answer = node.client().get(call::request(message.clone(), until)).await?.into_inner();
+    let identity = node.identified(answer.identity, scope)?;
     let mut rows = answer.clients;
-    if rows.iter().any(|row| row.clientid != clientid) {
+    if rows.iter().any(|row| row.clientid != message.clientid) {
         return Err(CallError::protocol("a row under another client id than asked for"));
     }
-    own_rows(Order::default(), &name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
-    Ok((name, rows))
+    own_rows(Order::default(), &identity.name, &mut rows)
+        .map_err(|error| CallError::protocol(error.to_string()))?;
+    Ok((identity.name.clone(), Located { identity, rows }))
 }

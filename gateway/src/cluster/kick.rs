@@ -1,9 +1,9 @@
 //! Ending a client's connection and session wherever they are.
 //!
-//! A kick first locates the client's sessions, then asks their owners, and only them, to end exactly the sessions found.
-//! A client that came back with a new session in between is therefore not hit by a late kick meant for
-//! the old one; it is looked for once more, since what the caller wants is that the client is gone. A kick is
-//! never repeated on the same session: whether the first try arrived cannot be known.
+//! A kick first locates the client's sessions, then asks their owners, and only them, to end exactly the sessions
+//! found: by node, incarnation and session number. A client that came back with a new session in between is therefore
+//! not hit by a late kick meant for the old one; it is looked for once more, since what the caller wants is that the
+//! client is gone. A kick is never repeated on the same session: whether the first try arrived cannot be known.
 
 use std::sync::Arc;
 
@@ -14,9 +14,17 @@ use super::call::{self, CallError};
 use super::get::locate;
 use super::node::Node;
 use super::{Cluster, ClusterError, KickAnswer, Scope};
+use crate::page::completeness::FailedNode;
 
 /// Times a client that moved between being found and being kicked is looked for.
 const ROUNDS: u32 = 2;
+
+/// A session, and who has it.
+struct Found {
+    node: Arc<Node>,
+    owner: v1::Identity,
+    session: u64,
+}
 
 pub(super) async fn kick(
     cluster: &Cluster,
@@ -25,68 +33,80 @@ pub(super) async fn kick(
     deadline: Instant,
 ) -> Result<KickAnswer, ClusterError> {
     let nodes = cluster.in_scope(scope, deadline).await?;
+    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: true };
     let mut kicked_on: Vec<String> = Vec::new();
-    let mut round = 1;
-    let (completeness, still_there) = loop {
+    let mut completeness = None;
+    let mut still_there = false;
+    for _ in 0..ROUNDS {
         let until = cluster.share(deadline, 1, 2);
-        let (answers, completeness) = locate(cluster, clientid, &nodes, false, until).await?;
-        let found: Vec<(Arc<Node>, u64)> = answers
-            .iter()
-            .flat_map(|answer| answer.body.iter().map(|row| (Arc::clone(&answer.node), row.session)))
+        let (answers, asked) = match locate(cluster, &message, scope, &nodes, until).await {
+            Ok(located) => located,
+            // What was done in the first round is done, whatever the second finds out.
+            Err(_) if completeness.is_some() && !kicked_on.is_empty() => break,
+            Err(error) => return Err(error),
+        };
+        completeness = Some(asked);
+        let found: Vec<Found> = answers
+            .into_iter()
+            .flat_map(|answer| {
+                let (node, owner) = (answer.node, answer.body.identity);
+                let sessions = answer.body.rows.into_iter().map(|row| row.session);
+                sessions.map(move |session| Found { node: Arc::clone(&node), owner: owner.clone(), session })
+            })
             .collect();
         let until = cluster.reserve(deadline);
-        let kicks = found.iter().map(|(node, session)| end_session(node, clientid, *session, until));
-        let mut moved = false;
-        for ((node, _), outcome) in found.iter().zip(futures::future::join_all(kicks).await) {
+        let kicks = found.iter().map(|found| end_session(found, clientid, until));
+        let outcomes = futures::future::join_all(kicks).await;
+        still_there = false;
+        let mut failed: Option<FailedNode> = None;
+        for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
-                Ok((name, Outcome::Kicked)) => kicked_on.push(name),
-                Ok(_) => moved = true,
+                Ok(Outcome::Kicked) => kicked_on.push(found.owner.name.clone()),
+                Ok(_) => still_there = true,
                 Err(error) => {
-                    tracing::warn!(node = %node.label(), %clientid, %error, "kick not confirmed");
-                    return Err(ClusterError::OwnerFailed {
-                        clientid: clientid.to_owned(),
-                        owner: node.failed(error.reason),
-                    });
+                    tracing::warn!(node = %found.owner.name, %clientid, %error, "kick not confirmed");
+                    failed = Some(FailedNode { node: found.owner.name.clone(), reason: error.reason });
                 }
             }
         }
-        if !moved || round == ROUNDS {
-            break (completeness, moved);
+        kicked_on.sort();
+        kicked_on.dedup();
+        if let Some(owner) = failed {
+            return Err(ClusterError::OwnerFailed { clientid: clientid.to_owned(), owner, kicked_on });
         }
-        round += 1;
-    };
-    if kicked_on.is_empty() {
-        let clientid = clientid.to_owned();
-        return Err(if still_there {
-            ClusterError::Moved { clientid }
-        } else if completeness.is_whole() {
-            ClusterError::NotFound { clientid }
-        } else {
-            ClusterError::NotFoundIncomplete { clientid, failed: completeness.failed }
-        });
+        if !still_there {
+            break;
+        }
     }
-    kicked_on.sort();
-    kicked_on.dedup();
-    Ok(KickAnswer { kicked_on, completeness })
+    let completeness = completeness.unwrap_or_default();
+    let clientid = clientid.to_owned();
+    if !kicked_on.is_empty() {
+        Ok(KickAnswer { kicked_on, completeness })
+    } else if still_there {
+        Err(ClusterError::Moved { clientid })
+    } else if completeness.is_whole() {
+        Err(ClusterError::NotFound { clientid })
+    } else {
+        Err(ClusterError::NotFoundIncomplete { clientid, failed: completeness.failed })
+    }
 }
 
-async fn end_session(
-    node: &Node,
-    clientid: &str,
-    session: u64,
-    until: Instant,
-) -> Result<(String, Outcome), CallError> {
-    let message = v1::KickRequest { clientid: clientid.to_owned(), session: Some(session) };
+async fn end_session(found: &Found, clientid: &str, until: Instant) -> Result<Outcome, CallError> {
+    let message = v1::KickRequest {
+        clientid: clientid.to_owned(),
+        session: Some(found.session),
+        incarnation: Some(found.owner.incarnation),
+    };
     let outcome = call::by(until, async {
-        let answer = node.client().kick(call::request(message, until)).await?.into_inner();
+        let answer = found.node.client().kick(call::request(message, until)).await?.into_inner();
         let outcome = answer.outcome();
-        let name = node.identified(answer.identity)?;
+        found.node.identified(answer.identity, &Scope::Only(vec![found.owner.name.clone()]))?;
         match outcome {
             Outcome::Unspecified => Err(CallError::protocol("a kick without an outcome")),
-            known => Ok((name, known)),
+            known => Ok(known),
         }
     })
     .await;
-    node.note(&outcome);
+    found.node.note(&outcome);
     outcome
 }

@@ -6,7 +6,8 @@
 //!
 //! A page that begins behind a cursor goes the same ways: agents count from the cursor's key.
 //!
-//! Memory: a request holds at most [`ONE_WAVE_ROWS`] rows in all by the first way (a node alone: the page), and
+//! Memory: a request holds at most [`ONE_WAVE_ROWS`] rows in all by the first way (a node alone: the page), whatever
+//! the nodes have by now: windows are set by what they had, and where that is too little the second way is taken; and
 //! `limit + 1,000 + 100 * nodes` in all by the second; so of one node never more than [`MAX_WINDOW`] rows, and at
 //! most 256 keys besides.
 //!
@@ -18,7 +19,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use rollcall_proto::{MAX_LIMIT, MAX_WINDOW, v1};
+use rollcall_proto::{MAX_WINDOW, v1};
 use tokio::time::Instant;
 
 use super::call::{self, CallError};
@@ -77,11 +78,18 @@ pub(super) async fn list(
     let total = nodes.len();
     let mut failed: Vec<FailedNode> = Vec::new();
     let mut tries = 0;
+    let mut counts_are_old = false;
     let task = Task { cluster, query, deadline };
     let place = Place::of(task, &nodes).await?;
     loop {
-        let attempt = match one_wave(query, place.offset, &nodes) {
-            Some(window) => Ok(one_wave_page(task, &place, window, &nodes).await),
+        let attempt = match one_wave(query, place.offset, &nodes).filter(|_| !counts_are_old) {
+            Some(windows) => match one_wave_page(task, &place, windows, &nodes).await {
+                Some(page) => Ok(page),
+                None => {
+                    counts_are_old = true;
+                    continue;
+                }
+            },
             None => {
                 tries += 1;
                 let live = tries > SNAPSHOT_TRIES;
@@ -163,31 +171,50 @@ async fn whole_key(
     row.map(|row| task.query.order.key(&row.as_client_ref()).into()).ok_or(ClusterError::CursorLost)
 }
 
-/// The window to ask every node for, if one wave will do.
-fn one_wave(query: &ListQuery, offset: u64, nodes: &[Arc<Node>]) -> Option<Range<u64>> {
+/// The windows to ask the nodes for, if one wave will do: no more than [`ONE_WAVE_ROWS`] rows in all.
+fn one_wave(query: &ListQuery, offset: u64, nodes: &[Arc<Node>]) -> Option<Vec<Range<u64>>> {
     if query.limit == 0 {
-        return Some(0..0);
+        return Some(vec![0..0; nodes.len()]);
     }
     let end = offset.saturating_add(query.limit.into());
     if nodes.len() == 1 {
-        return Some(offset..end);
+        return Some(vec![offset..end; 1]);
     }
-    // Counts of the last probe only steer the plan: a call is limited to the window whatever they say.
-    let shipped_by = |node: &Arc<Node>| node.last_count().unwrap_or(u64::MAX).max(1).min(end);
-    let shipped = nodes.iter().map(shipped_by).fold(0, u64::saturating_add);
-    (shipped <= ONE_WAVE_ROWS && end <= MAX_LIMIT.into()).then_some(0..end)
+    // By the count of the last probe, with room for clients that came since.
+    let expected = |node: &Arc<Node>| node.last_count().map_or(u64::MAX, |count| count + count / 4 + 100);
+    let windows: Vec<_> = nodes.iter().map(|node| 0..end.min(expected(node))).collect();
+    let rows = windows.iter().map(|window| window.end).fold(0, u64::saturating_add);
+    (rows <= ONE_WAVE_ROWS).then_some(windows)
 }
 
-async fn one_wave_page(task: Task<'_>, place: &Place, window: Range<u64>, nodes: &[Arc<Node>]) -> Page {
-    let asked = nodes.iter().map(|node| (Arc::clone(node), LIVE, window.clone())).collect();
+/// The page, or `None` if a node has so many more clients than expected that its window may have cut off some of the
+/// page's.
+async fn one_wave_page(
+    task: Task<'_>,
+    place: &Place,
+    windows: Vec<Range<u64>>,
+    nodes: &[Arc<Node>],
+) -> Option<Page> {
+    let wanted = place.offset.saturating_add(task.query.limit.into());
+    // A window starts late only where one node was asked, and counting asks for no rows.
+    let start = windows.first().map_or(0, |window| window.start);
+    let asked: Vec<_> =
+        nodes.iter().zip(&windows).map(|(node, window)| (Arc::clone(node), LIVE, window.clone())).collect();
     let until = task.cluster.reserve(task.deadline);
     let (answers, failures) = fetch(task, place.after.as_ref(), asked, true, until).await;
+    let is_cut = |answer: &Answer<Rows>| {
+        let window = nodes.iter().position(|node| Arc::ptr_eq(node, &answer.node)).map(|at| windows[at].end);
+        let ahead = answer.body.count.saturating_sub(answer.body.first);
+        window.is_some_and(|end| end < wanted.min(ahead))
+    };
+    if task.query.limit > 0 && answers.iter().any(is_cut) {
+        return None;
+    }
     let count = answers.iter().map(|answer| answer.body.count).fold(0, u64::saturating_add);
     let behind = answers.iter().map(|answer| answer.body.first).fold(0, u64::saturating_add);
-    // A window starts late only where one node was asked, and counting asks for no rows.
-    let skip = usize::try_from(place.offset.saturating_sub(window.start)).unwrap_or(usize::MAX);
+    let skip = usize::try_from(place.offset.saturating_sub(start)).unwrap_or(usize::MAX);
     let rows = merge(task.query.order, row_lists(answers), skip, task.query.limit as usize);
-    Page { rows, count, ahead: count.saturating_sub(behind), consistent: true, failures }
+    Some(Page { rows, count, ahead: count.saturating_sub(behind), consistent: true, failures })
 }
 
 async fn selected_page(
@@ -264,7 +291,7 @@ async fn survey(
             call::read_by(until, cluster.retry_budget(), || async {
                 let request = call::request(message.clone(), until);
                 let mut answer = node.client().survey(request).await?.into_inner();
-                let name = node.identified(answer.identity.take())?;
+                let name = node.identified(answer.identity.take(), &query.scope)?.name;
                 for fence in &answer.fences {
                     let key =
                         fence.key.as_ref().ok_or_else(|| CallError::protocol("a fence without a key"))?;
@@ -347,7 +374,7 @@ async fn receive(
     let limit = message.limit as usize;
     let mut chunks = node.client().list(call::request(message, until)).await?.into_inner();
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
-    let name = node.identified(head.identity)?;
+    let name = node.identified(head.identity, &query.scope)?.name;
     let (count, first, mut rows) = (head.count, head.first, head.clients);
     while rows.len() <= limit {
         let Some(chunk) = chunks.message().await? else { break };

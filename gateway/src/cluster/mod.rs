@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rollcall_proto::{Order, v1};
+use rollcall_proto::{Order, Reason, v1};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -165,14 +165,31 @@ pub enum ClusterError {
         /// As asked for.
         clientid: String,
     },
-    /// The node that has the client failed to kick it; whether it is gone is unknown if `reason` is a timeout.
-    #[error("node {} has client {clientid:?} and did not confirm the kick ({})", owner.node, owner.reason)]
+    /// A node that has the client did not confirm the kick. Unless it refused, the kick may have been carried out.
+    #[error(
+        "node {} has client {clientid:?} and did not confirm the kick ({}){}",
+        owner.node, owner.reason, what_is_known(owner.reason, kicked_on)
+    )]
     OwnerFailed {
         /// As asked for.
         clientid: String,
+        /// Nodes that had the client too and have it no more, sorted.
+        kicked_on: Vec<String>,
         /// The node that has the client and why it failed.
         owner: FailedNode,
     },
+}
+
+fn what_is_known(reason: Reason, kicked_on: &[String]) -> String {
+    let mut known = String::new();
+    if !matches!(reason, Reason::Overloaded | Reason::Draining) {
+        known.push_str("; it may have been carried out");
+    }
+    if !kicked_on.is_empty() {
+        known.push_str("; the client was kicked on ");
+        known.push_str(&kicked_on.join(", "));
+    }
+    known
 }
 
 fn list_failed(failed: &[FailedNode]) -> String {

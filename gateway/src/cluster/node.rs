@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::call::{self, CallError};
-use super::{ClusterSettings, NodeState, NodeView};
+use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
 
 /// Settings that no channel can be made from.
@@ -138,9 +138,15 @@ impl Node {
         }
     }
 
-    /// Takes in the identity that an answer came with, and gives the name.
-    pub(super) fn identified(&self, identity: Option<v1::Identity>) -> Result<String, CallError> {
-        let name = identity.map(|identity| identity.name).unwrap_or_default();
+    /// Takes in the identity that an answer came with, and gives it back if it is one that the request is about:
+    /// behind an address may be another node than the last time.
+    pub(super) fn identified(
+        &self,
+        identity: Option<v1::Identity>,
+        scope: &Scope,
+    ) -> Result<v1::Identity, CallError> {
+        let identity = identity.unwrap_or_default();
+        let name = &identity.name;
         if name.is_empty() {
             return Err(CallError::protocol("the answer names no node"));
         }
@@ -151,16 +157,22 @@ impl Node {
             )));
         }
         let mut seen = self.seen();
-        if seen.name.as_ref() != Some(&name) {
+        if seen.name.as_ref() != Some(name) {
             if let Some(old) = &seen.name {
                 tracing::warn!(address = %self.address, %old, %name, "node changed its name");
             }
             seen.name = Some(name.clone());
         }
-        Ok(name)
+        match scope {
+            Scope::Only(names) if !names.contains(name) => {
+                Err(CallError::protocol(format!("the node at {} is {name:?} now", self.address)))
+            }
+            _ => Ok(identity),
+        }
     }
 
-    /// Notes how a call ended. A node that is at its limit answers all the same.
+    /// Notes how a call ended. A node that says why it refuses is there, and a call that ran out of time says as much
+    /// about the time its caller gave it as about the node; whether a node is too slow, the probes decide.
     pub(super) fn note<T>(&self, outcome: &Result<T, CallError>) {
         let label = self.label();
         let mut seen = self.seen();
@@ -174,19 +186,21 @@ impl Node {
                 }
             }
             Err(error) if error.snapshot_gone => {}
+            Err(error)
+                if error.reason == Reason::Timeout || error.told && error.reason != Reason::Draining =>
+            {
+                tracing::debug!(node = %label, address = %self.address, %error, "call failed");
+            }
+            Err(error) => note_failure(&mut seen, &label, &self.address, error),
+        }
+    }
+
+    fn note_probe<T>(&self, outcome: &Result<T, CallError>) {
+        match outcome {
+            Ok(_) => self.note(outcome),
             Err(error) => {
-                let state = match error.reason {
-                    Reason::Draining => NodeState::Draining,
-                    Reason::Overloaded => seen.state,
-                    Reason::Unreachable | Reason::Timeout | Reason::Protocol => NodeState::Unavailable,
-                };
-                if seen.state == state && state != NodeState::Unavailable {
-                    tracing::debug!(node = %label, address = %self.address, %error, "call failed");
-                } else if seen.state != state {
-                    tracing::warn!(node = %label, address = %self.address, %error, "node does not answer");
-                }
-                seen.state = state;
-                seen.last_error = Some(error.to_string());
+                let label = self.label();
+                note_failure(&mut self.seen(), &label, &self.address, error);
             }
         }
     }
@@ -198,12 +212,29 @@ impl Node {
             Ok(self.client().describe(request).await?.into_inner())
         })
         .await
-        .and_then(|description| self.identified(description.identity.clone()).map(|_| description));
-        self.note(&outcome);
+        .and_then(|description| {
+            self.identified(description.identity.clone(), &Scope::All)?;
+            Ok(description)
+        });
+        self.note_probe(&outcome);
         let description = outcome?;
         let mut seen = self.seen();
         seen.state = if description.draining { NodeState::Draining } else { NodeState::Connected };
         seen.description = Some(description);
+        seen.last_error = None;
         Ok(())
     }
+}
+
+fn note_failure(seen: &mut Seen, label: &str, address: &str, error: &CallError) {
+    let state = match error.reason {
+        Reason::Draining => NodeState::Draining,
+        Reason::Overloaded => seen.state,
+        Reason::Unreachable | Reason::Timeout | Reason::Protocol => NodeState::Unavailable,
+    };
+    if seen.state != state {
+        tracing::warn!(node = %label, %address, %error, "node does not answer");
+    }
+    seen.state = state;
+    seen.last_error = Some(error.to_string());
 }

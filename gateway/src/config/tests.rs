@@ -177,6 +177,12 @@ fn a_public_address_is_used_if_that_is_said() {
 }
 
 #[test]
+fn a_key_put_into_the_file_by_mistake_is_not_shown() {
+    let error = parse_file(Path::new("g.toml"), "key = [\"id:hush-hush:viewer\"]").unwrap_err().to_string();
+    assert!(error.contains("key_file") && !error.contains("hush"), "{error}");
+}
+
+#[test]
 fn no_secret_is_in_debug_output() {
     let told = minimal();
     assert!(!format!("{told:?}").contains("secret"));

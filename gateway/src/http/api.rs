@@ -90,7 +90,10 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let result = match api.deadline(&parts.headers) {
         Ok(deadline) => {
             let operation = operate(&api, key, &parts.method, path, query, deadline);
-            timeout_at(deadline, operation).await.unwrap_or(Err(ApiError::Deadline))
+            timeout_at(deadline, operation).await.unwrap_or_else(|_| {
+                let kick = parts.method == Method::DELETE;
+                Err(ApiError::Deadline { kick })
+            })
         }
         Err(error) => Err(error),
     };

@@ -83,8 +83,11 @@ pub(crate) enum ApiError {
     #[error("the gateway is shutting down")]
     Draining,
     /// The deadline passed.
-    #[error("no answer within the deadline; a kick may have been carried out")]
-    Deadline,
+    #[error("no answer within the deadline{}", if *kick { "; the kick may have been carried out" } else { "" })]
+    Deadline {
+        /// Whether it was asked for one.
+        kick: bool,
+    },
     /// A defect of the gateway.
     #[error("internal error, see the gateway's log for request {request}")]
     Internal {
@@ -92,7 +95,7 @@ pub(crate) enum ApiError {
         request: String,
     },
     /// The cluster has no answer; the scope, if any, came from the path.
-    #[error("{0}{after}", after = afterwards(_0))]
+    #[error("{0}")]
     Cluster(#[from] ClusterError),
     /// `_node` names a node that is not of the cluster.
     #[error("parameter _node={}: expected the name of a node, one of {}", Shown(name), known.join(", "))]
@@ -112,16 +115,6 @@ fn failed(completeness: &Completeness) -> String {
     failed.map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
 }
 
-/// What a reader must know of an error beyond what the cluster says.
-fn afterwards(error: &ClusterError) -> &'static str {
-    match error {
-        ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
-            "; it may have been carried out"
-        }
-        _ => "",
-    }
-}
-
 impl ApiError {
     /// The table.
     pub(crate) fn verdict(&self) -> (StatusCode, Code) {
@@ -137,7 +130,7 @@ impl ApiError {
             Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
             Self::Overloaded { .. } | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
-            Self::Deadline => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
+            Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
             Self::Partial(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
             Self::Cluster(error) => match error {
@@ -212,9 +205,12 @@ mod tests {
     async fn the_table() {
         let failed = || vec![node("b@h", Reason::Timeout), node("c@h", Reason::Unreachable)];
         let clientid = || "c/1".to_owned();
-        let owner_failed =
-            |reason| ClusterError::OwnerFailed { clientid: clientid(), owner: node("a@h", reason) };
         let known = || vec!["a@h".to_owned(), "b@h".to_owned()];
+        let owner_failed = |reason| ClusterError::OwnerFailed {
+            clientid: clientid(),
+            owner: node("a@h", reason),
+            kicked_on: if reason == Reason::Draining { known() } else { vec![] },
+        };
         let errors: Vec<ApiError> = vec![
             Refused::Missing.into(),
             Refused::Malformed("x").into(),
@@ -232,7 +228,8 @@ mod tests {
             ApiError::TooLarge { what: "URL".into(), bytes: 20_000, limit: 16_384 },
             ApiError::Overloaded { limit: 512 },
             ApiError::Draining,
-            ApiError::Deadline,
+            ApiError::Deadline { kick: false },
+            ApiError::Deadline { kick: true },
             ApiError::Internal { request: "r1".into() },
             ClusterError::UnknownNode { name: "x".into(), known: known() }.into(),
             ApiError::UnknownNode { name: "x".into(), known: known() },
@@ -244,6 +241,7 @@ mod tests {
             ClusterError::Moved { clientid: clientid() }.into(),
             owner_failed(Reason::Timeout).into(),
             owner_failed(Reason::Unreachable).into(),
+            owner_failed(Reason::Draining).into(),
             ApiError::Partial(Completeness { total: 3, answered: 1, failed: failed() }),
         ];
         let mut table = String::new();

@@ -58,6 +58,9 @@ pub enum BrokerError {
     /// The broker did not answer, or not in time.
     #[error("the broker does not answer: {0}")]
     Unavailable(String),
+    /// The broker has begun and not finished in time; it may still finish.
+    #[error("the broker is not done yet: {0}")]
+    Late(String),
     /// The broker refused or answered something unexpected.
     #[error("the broker refused: {0}")]
     Refused(String),

@@ -30,10 +30,9 @@ pub(super) async fn kick(node: Arc<Node>, session: SessionRef) -> Result<Kick, B
     match timeout_at(deadline, tokio::spawn(run(node, session))).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => Err(BrokerError::Refused(format!("the kick of {clientid:?} broke off: {error}"))),
-        Err(_) => Err(BrokerError::Unavailable(format!(
-            "client {clientid:?} is not gone after {} s",
-            PATIENCE.as_secs()
-        ))),
+        Err(_) => {
+            Err(BrokerError::Late(format!("client {clientid:?} is not gone after {} s", PATIENCE.as_secs())))
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmqtt::net::{Builder, Listener};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::warn;
 
-use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, Transport};
+use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
 use super::{StartError, tcp_info};
 
 /// A listener as it runs.
@@ -63,6 +65,21 @@ pub(super) fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> 
         (Transport::WebSocket, None) => bound.ws().map_err(refused),
         (Transport::WebSocket, Some(_)) => bound.wss().map_err(unusable),
     }
+}
+
+/// Whether a server could be made of certificate and key.
+pub(super) fn check_tls(tls: &TlsSettings) -> Result<(), StartError> {
+    let unusable = |reason: String| StartError::Tls {
+        cert: tls.cert.display().to_string(),
+        key: tls.key.display().to_string(),
+        reason,
+    };
+    let chain = CertificateDer::pem_file_iter(&tls.cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(format!("certificate: {error}")))?;
+    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(format!("key: {error}")))?;
+    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    server.map(drop).map_err(|error| unusable(error.to_string()))
 }
 
 /// Whether the kernel tells bytes and segments of connections.

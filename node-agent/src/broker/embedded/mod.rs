@@ -128,6 +128,19 @@ pub struct EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
+    /// Reads every file that a start with these settings reads, and listens nowhere.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start), but for addresses.
+    pub fn check_files(settings: &EmbeddedSettings) -> Result<(), StartError> {
+        settings.check().map_err(StartError::Settings)?;
+        install_crypto_provider();
+        if let Authentication::PasswordFile(path) = &settings.authentication {
+            PasswordFile::load(path)?;
+        }
+        settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()).try_for_each(listen::check_tls)
+    }
+
     /// Starts the broker and listens. Must be called within a tokio runtime.
     ///
     /// # Errors
@@ -139,6 +152,12 @@ impl EmbeddedBroker {
             Authentication::Anonymous => None,
             Authentication::PasswordFile(path) => Some(PasswordFile::load(path)?),
         };
+        if users.is_none()
+            && let Some(open) =
+                settings.listeners.iter().find(|listener| !listener.address.ip().is_loopback())
+        {
+            warn!(node = settings.node_name, address = %open.address, "everybody who reaches this address can connect and publish; a password file would ask who they are");
+        }
         if let Some(users) = users.as_ref().filter(|users| users.is_empty()) {
             warn!(node = settings.node_name, ?users, "the password file is empty, so nobody can connect");
         }

@@ -1,0 +1,176 @@
+//! The server around the calls, over a real channel: what health and reflection say, and when a call has ended.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_node_agent::broker::synthetic::SyntheticBroker;
+use rollcall_node_agent::broker::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+use rollcall_node_agent::config::{BrokerConfig, Config};
+use rollcall_node_agent::run::run_with_ready;
+use rollcall_proto::v1::node_client::NodeClient;
+use rollcall_proto::v1::{Client, DescribeRequest, GetRequest, ListRequest, Statistics};
+use rollcall_proto::{MAX_WINDOW, REASON_METADATA, Reason};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+/// The names health is asked for.
+const SERVICES: [&str; 2] = ["", "rollcall.v1.Node"];
+
+/// A broker that cannot be asked until it is mended; then it has one client.
+#[derive(Default)]
+struct Broken {
+    info: BrokerInfo,
+    mended: Notify,
+}
+
+#[async_trait]
+impl Broker for Broken {
+    fn info(&self) -> &BrokerInfo {
+        &self.info
+    }
+
+    async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        changes.send(ClientChange::BrokerFailed("no answer".into())).await.unwrap();
+        self.mended.notified().await;
+        let client = Client { clientid: "c".into(), session: 1, ..Client::default() };
+        changes.send(ClientChange::Resync(vec![client])).await.unwrap();
+        changes.closed().await;
+        Ok(())
+    }
+
+    async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
+        vec![None; sessions.len()]
+    }
+
+    async fn kick(&self, _: &SessionRef) -> Result<Kick, BrokerError> {
+        Ok(Kick::NotFound)
+    }
+}
+
+/// Dropped, the agent drains.
+struct Running {
+    channel: Channel,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn serve(broker: Arc<dyn Broker>, max_calls: u32) -> Running {
+    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0 });
+    config.max_calls = max_calls.try_into().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let (ready, is_ready) = oneshot::channel();
+    let ready = || ready.send(()).unwrap();
+    let serving = run_with_ready(config, listener, broker, ready, async { drop(stopped.await) });
+    tokio::spawn(serving);
+    is_ready.await.unwrap();
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    Running { channel, _stop: stop }
+}
+
+impl Running {
+    fn client(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
+    }
+
+    async fn get(&self) -> Result<usize, Status> {
+        let request = GetRequest { clientid: "c".into(), ..GetRequest::default() };
+        Ok(self.client().get(request).await?.into_inner().clients.len())
+    }
+
+    async fn health(&self, service: &str) -> ServingStatus {
+        let request = HealthCheckRequest { service: service.into() };
+        HealthClient::new(self.channel.clone()).check(request).await.unwrap().into_inner().status()
+    }
+}
+
+fn reason(status: &Status) -> Option<Reason> {
+    Reason::from_word(status.metadata().get(REASON_METADATA)?.to_str().ok()?)
+}
+
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    for _ in 0..500 {
+        if holds().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not within 5 s: {what}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_serving_once_the_clients_are_known() {
+    let broker = Arc::new(Broken::default());
+    let agent = serve(Arc::clone(&broker) as _, 10).await;
+    for service in SERVICES {
+        assert_eq!(agent.health(service).await, ServingStatus::NotServing);
+    }
+    let refused = agent.get().await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, None));
+    assert_eq!(refused.message(), "the broker's clients are not known yet");
+    let described = agent.client().describe(DescribeRequest {}).await.unwrap().into_inner();
+    assert_eq!((described.resynced_at_ms, described.broker_error.as_str()), (None, "no answer"));
+
+    broker.mended.notify_one();
+    for service in SERVICES {
+        until("serving", async || agent.health(service).await == ServingStatus::Serving).await;
+    }
+    assert_eq!(agent.get().await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_keeps_its_place_until_it_ends_or_nobody_reads_it() {
+    let broker = Arc::new(SyntheticBroker::new(u64::from(MAX_WINDOW), 0, "a@127.0.0.1"));
+    let agent = serve(broker, 1).await;
+    let list = || ListRequest { limit: MAX_WINDOW, ..ListRequest::default() };
+    // More than a connection's windows hold, so the agent has to wait for the reader.
+    let mut unread = agent.client().list(list()).await.unwrap().into_inner();
+    assert_eq!(unread.message().await.unwrap().unwrap().count, u64::from(MAX_WINDOW));
+    let refused = agent.get().await.unwrap_err();
+    assert_eq!((refused.code(), reason(&refused)), (Code::ResourceExhausted, Some(Reason::Overloaded)));
+    drop(unread);
+    until("the place of a list nobody reads", async || agent.get().await.is_ok()).await;
+
+    let mut read = agent.client().list(list()).await.unwrap().into_inner();
+    let mut rows = 0;
+    while let Some(chunk) = read.message().await.unwrap() {
+        rows += chunk.clients.len();
+    }
+    assert_eq!(rows, MAX_WINDOW as usize);
+    until("the place of a list that has ended", async || agent.get().await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reflection_names_the_services_and_describes_them() {
+    let agent = serve(Arc::new(SyntheticBroker::new(1, 0, "a@127.0.0.1")), 10).await;
+    let ask = async |message: MessageRequest| {
+        let request = ServerReflectionRequest { message_request: Some(message), ..Default::default() };
+        let mut client = ServerReflectionClient::new(agent.channel.clone());
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
+        answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+    };
+    let MessageResponse::ListServicesResponse(list) = ask(MessageRequest::ListServices(String::new())).await
+    else {
+        panic!("no list of services");
+    };
+    let names: Vec<String> = list.service.into_iter().map(|service| service.name).collect();
+    for name in ["rollcall.v1.Node", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name.to_owned()), "{names:?}");
+    }
+    let symbol = MessageRequest::FileContainingSymbol("rollcall.v1.Node".into());
+    let MessageResponse::FileDescriptorResponse(files) = ask(symbol).await else {
+        panic!("no description of the service");
+    };
+    assert!(!files.file_descriptor_proto.is_empty());
+}
