@@ -22,8 +22,9 @@ pub(super) struct CallError {
     pub reason: Reason,
     /// What the log says.
     pub detail: String,
-    /// The snapshot asked for is gone; asking with a new one may work.
-    pub snapshot_gone: bool,
+    /// The node is well, but cannot do this: a snapshot is gone, and asking with a new one may work; or a count has
+    /// too many groups.
+    pub failed_precondition: bool,
     /// The connection broke before anything came back.
     retryable: bool,
 }
@@ -31,14 +32,19 @@ pub(super) struct CallError {
 impl CallError {
     /// The node answered what the contract does not allow.
     pub(super) fn protocol(detail: impl Into<String>) -> Self {
-        Self { reason: Reason::Protocol, detail: detail.into(), snapshot_gone: false, retryable: false }
+        Self { reason: Reason::Protocol, detail: detail.into(), failed_precondition: false, retryable: false }
+    }
+
+    /// What was asked for cannot be had, and that is not the node's fault.
+    pub(super) fn failed_precondition(detail: impl Into<String>) -> Self {
+        Self { failed_precondition: true, ..Self::protocol(detail) }
     }
 
     fn timeout() -> Self {
         Self {
             reason: Reason::Timeout,
             detail: "no answer within the deadline".into(),
-            snapshot_gone: false,
+            failed_precondition: false,
             retryable: false,
         }
     }
@@ -64,7 +70,7 @@ impl From<Status> for CallError {
         Self {
             reason,
             detail: format!("{:?}: {}", status.code(), shorten(status.message())),
-            snapshot_gone: status.code() == Code::FailedPrecondition,
+            failed_precondition: status.code() == Code::FailedPrecondition,
             retryable: reason == Reason::Unreachable && told.is_none(),
         }
     }
@@ -171,7 +177,7 @@ mod tests {
         draining.metadata_mut().insert(REASON_METADATA, MetadataValue::from_static("draining"));
         let error = CallError::from(draining);
         assert_eq!((error.reason, error.retryable), (Reason::Draining, false));
-        assert!(CallError::from(Status::failed_precondition("gone")).snapshot_gone);
+        assert!(CallError::from(Status::failed_precondition("gone")).failed_precondition);
     }
 
     #[test]

@@ -173,7 +173,7 @@ impl Node {
                     seen.last_error = None;
                 }
             }
-            Err(error) if error.snapshot_gone => {}
+            Err(error) if error.failed_precondition => {}
             Err(error) => {
                 let state = match error.reason {
                     Reason::Draining => NodeState::Draining,

@@ -16,7 +16,7 @@ use super::error::ApiError;
 use super::limits::Limits;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{clients, nodes};
+use super::{clients, counts, nodes};
 use crate::cluster::Cluster;
 use crate::keys::{Key, KeyRing, Role};
 
@@ -137,6 +137,7 @@ async fn operate(
             clients::kick(cluster, query, node, &clientid, deadline).await
         }
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
+        Route::Counts => counts::count(cluster, query, deadline).await,
         Route::Nodes => {
             query::none(query)?;
             Ok(nodes::list(cluster))
