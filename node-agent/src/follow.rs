@@ -100,7 +100,8 @@ impl Follower {
         }
     }
 
-    async fn apply(&self, change: ClientChange) {
+    /// Takes one change in.
+    pub(crate) async fn apply(&self, change: ClientChange) {
         match change {
             ClientChange::Present(client) => self.index.present(client),
             ClientChange::Ended(session) => drop(self.index.ended(&session.clientid, session.session)),

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use rollcall_proto::filter::InvalidFilter;
 use rollcall_proto::order::InvalidKey;
-use rollcall_proto::v1::{Client, Filter, ListRequest, SurveyRequest, SurveyResponse};
-use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
+use rollcall_proto::v1::{Client, CountRequest, Filter, GroupBy, ListRequest, SurveyRequest, SurveyResponse};
+use rollcall_proto::{MAX_FENCES, MAX_GROUPS, MAX_GROUPS_BYTES, MAX_WINDOW, Matcher, Order, v1};
 use thiserror::Error;
 
-use crate::index::{Index, Stopped, View};
+use crate::index::{self, Index, Stopped, Uncounted, View};
 
 /// How long a snapshot outlives its last use.
 const KEPT: Duration = Duration::from_secs(10);
@@ -43,6 +43,12 @@ pub enum QueryError {
     /// No fences, or more than a survey may have.
     #[error("fences {0}, expected 1 to {MAX_FENCES}")]
     Fences(u32),
+    /// Nothing to group by.
+    #[error("group_by {0} is not known")]
+    GroupBy(i32),
+    /// More groups than a count may have.
+    #[error("too many groups, expected at most {MAX_GROUPS} and {MAX_GROUPS_BYTES} bytes of them")]
+    TooManyGroups,
     /// A range that ends before it starts.
     #[error("ranks {start} to {end}, expected an end that is not before the start")]
     Range {
@@ -65,6 +71,15 @@ pub enum QueryError {
 impl From<Stopped> for QueryError {
     fn from(Stopped: Stopped) -> Self {
         Self::Stopped
+    }
+}
+
+impl From<Uncounted> for QueryError {
+    fn from(uncounted: Uncounted) -> Self {
+        match uncounted {
+            Uncounted::Stopped => Self::Stopped,
+            Uncounted::TooManyGroups => Self::TooManyGroups,
+        }
     }
 }
 
@@ -151,6 +166,23 @@ impl TryFrom<ListRequest> for List {
     }
 }
 
+/// A checked count request.
+#[derive(Clone, Debug)]
+pub struct Count {
+    matcher: Matcher,
+    group_by: GroupBy,
+}
+
+impl TryFrom<CountRequest> for Count {
+    type Error = QueryError;
+
+    fn try_from(request: CountRequest) -> Result<Self, QueryError> {
+        let CountRequest { filter, group_by } = request;
+        let group_by = GroupBy::try_from(group_by).map_err(|_| QueryError::GroupBy(group_by))?;
+        Ok(Self { matcher: Matcher::new(filter.unwrap_or_default())?, group_by })
+    }
+}
+
 /// The index and its snapshots.
 #[derive(Debug)]
 pub struct Queries {
@@ -226,6 +258,20 @@ impl Queries {
             known => known,
         };
         Ok(SurveyResponse { identity: None, snapshot, count, fences, first })
+    }
+
+    /// How many rows [`Queries::count`] would look at, about: tells long work from short.
+    #[must_use]
+    pub fn rows_to_count(&self, count: &Count) -> usize {
+        self.index.rows_to_count(&count.matcher, count.group_by)
+    }
+
+    /// Answers a count from the index as it is now.
+    ///
+    /// # Errors
+    /// `TooManyGroups`, `Stopped`.
+    pub fn count(&self, count: &Count, stop: &dyn Fn() -> bool) -> Result<index::Count, QueryError> {
+        Ok(self.index.count(&count.matcher, count.group_by, stop)?)
     }
 
     /// Every session under a client id, in default order.
@@ -313,7 +359,13 @@ mod tests {
             list(ListRequest { order, ..ListRequest::default() }),
             "order: sort field 99 is not known"
         );
+        let count = |request: CountRequest| Count::try_from(request).unwrap_err().to_string();
+        assert_eq!(count(CountRequest { filter: None, group_by: 7 }), "group_by 7 is not known");
         let filter = Some(Filter { ip_address: vec![vec![1, 2]], ..Filter::default() });
+        assert_eq!(
+            count(CountRequest { filter: filter.clone(), group_by: 0 }),
+            "filter: ip_address of 2 bytes, expected 4 or 16"
+        );
         assert_eq!(
             list(ListRequest { filter, ..ListRequest::default() }),
             "filter: ip_address of 2 bytes, expected 4 or 16"

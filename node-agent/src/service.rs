@@ -6,6 +6,7 @@
 //! off the runtime's threads, as many scans at once as there are cores. A kick that has begun is finished even if
 //! nobody waits for it: a half-kicked client helps nobody.
 
+mod count;
 mod list;
 
 use std::pin::Pin;
@@ -18,8 +19,8 @@ use futures::Stream;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::Node;
 use rollcall_proto::v1::{
-    DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity, KickRequest, KickResponse,
-    ListRequest, ListResponse, SurveyRequest, SurveyResponse,
+    CountRequest, CountResponse, DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity,
+    KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -29,7 +30,7 @@ use crate::broker::{Broker, BrokerError, Kick, SessionRef};
 use crate::calls::{Calls, Deadline, exceeded, not_yet_known};
 use crate::follow::{Follower, now_ms};
 use crate::index::Index;
-use crate::query::{List, Queries, QueryError, Selection, Survey};
+use crate::query::{Count, List, Queries, QueryError, Survey};
 
 /// Rows that may be looked at on a thread of the runtime: a fraction of a millisecond.
 const SHORT: usize = 2_000;
@@ -84,14 +85,15 @@ impl NodeService {
         self.agent.calls.admit()
     }
 
-    /// Asks the index, off the runtime if that takes long. `ask` gets a function that says whether to stop.
+    /// Asks the index, off the runtime if that takes long: if `rows` is large. `ask` gets a function that says
+    /// whether to stop.
     async fn ask<T: Send + 'static>(
         &self,
-        selection: &Selection,
+        rows: usize,
         deadline: Deadline,
         ask: impl FnOnce(&Queries, &dyn Fn() -> bool) -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, Status> {
-        if self.agent.queries.rows_to_visit(selection) <= SHORT {
+        if rows <= SHORT {
             return ask(&self.agent.queries, &|| false).map_err(to_status);
         }
         let Ok(_scan) = self.agent.scans.acquire().await else { return Err(exceeded()) };
@@ -110,9 +112,9 @@ impl NodeService {
     }
 
     async fn survey(&self, survey: Survey, deadline: Deadline) -> Result<SurveyResponse, Status> {
-        let selection = survey.selection.clone();
+        let rows = self.agent.queries.rows_to_visit(&survey.selection);
         let answer = self
-            .ask(&selection, deadline, move |queries, stop| queries.survey(&survey, Instant::now(), stop))
+            .ask(rows, deadline, move |queries, stop| queries.survey(&survey, Instant::now(), stop))
             .await?;
         Ok(SurveyResponse { identity: Some(self.agent.identity.clone()), ..answer })
     }
@@ -163,12 +165,24 @@ impl Node for NodeService {
         let call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        let selection = list.selection.clone();
-        let asked = selection.clone();
-        let ask =
-            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
+        let asked = list.selection.clone();
+        let rows = self.agent.queries.rows_to_visit(&asked);
+        let ask = self.ask(rows, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
         let view = self.agent.calls.bound(deadline, ask).await?;
         let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    type CountStream = Pin<Box<dyn Stream<Item = Result<CountResponse, Status>> + Send>>;
+
+    async fn count(&self, request: Request<CountRequest>) -> Result<Response<Self::CountStream>, Status> {
+        let call = self.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let count = Count::try_from(request.into_inner()).map_err(to_status)?;
+        let rows = self.agent.queries.rows_to_count(&count);
+        let answer = self.ask(rows, deadline, move |queries, stop| queries.count(&count, stop));
+        let answer = self.agent.calls.bound(deadline, answer).await?;
+        let chunks = count::chunks(self.agent.identity.clone(), answer, deadline, call);
         Ok(Response::new(Box::pin(chunks)))
     }
 
@@ -247,13 +261,16 @@ async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
 
 fn to_status(error: QueryError) -> Status {
     match error {
-        QueryError::SnapshotGone(_) => Status::failed_precondition(error.to_string()),
+        QueryError::SnapshotGone(_) | QueryError::TooManyGroups => {
+            Status::failed_precondition(error.to_string())
+        }
         QueryError::Stopped => exceeded(),
         QueryError::Filter(_)
         | QueryError::Order(_)
         | QueryError::After(_)
         | QueryError::Limit(_)
         | QueryError::Fences(_)
+        | QueryError::GroupBy(_)
         | QueryError::Range { .. }
         | QueryError::OtherSnapshot(_) => Status::invalid_argument(error.to_string()),
     }
@@ -261,10 +278,13 @@ fn to_status(error: QueryError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
+    use rollcall_proto::v1::{Client, Filter, GroupBy};
     use rollcall_proto::{REASON_METADATA, Reason};
     use tonic::Code;
 
     use super::*;
+    use crate::broker::ClientChange;
     use crate::broker::synthetic::SyntheticBroker;
 
     #[tokio::test]
@@ -280,5 +300,64 @@ mod tests {
         agent.calls.drain();
         assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
         assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
+    }
+
+    /// An agent that takes one call at a time, with so many clients of three zones.
+    async fn service(clients: u64) -> NodeService {
+        let broker = Arc::new(SyntheticBroker::new(1, 1, "a@h"));
+        let agent = Agent::new("a@h", broker, 1);
+        let client = |n: u64| Client {
+            clientid: n.to_string(),
+            session: n,
+            username: Some(n.to_string()),
+            zone: Some((n % 3).to_string()),
+            ..Client::default()
+        };
+        agent.follower.apply(ClientChange::Resync((0..clients).map(client).collect())).await;
+        NodeService::new(Arc::new(agent))
+    }
+
+    async fn count(
+        service: &NodeService,
+        group_by: GroupBy,
+        filter: Filter,
+    ) -> Result<Vec<CountResponse>, Status> {
+        let request = CountRequest { filter: Some(filter), group_by: group_by.into() };
+        let stream = service.count(Request::new(request)).await?.into_inner();
+        Ok(stream.map(Result::unwrap).collect().await)
+    }
+
+    #[tokio::test]
+    async fn a_count_is_answered_on_and_off_the_runtime() {
+        for clients in [30, 30_000] {
+            let service = service(clients).await;
+            let chunks = count(&service, GroupBy::Zone, Filter::default()).await.unwrap();
+            let identity = Some(service.agent.identity.clone());
+            assert_eq!((chunks.len(), &chunks[0].identity, chunks[0].count), (1, &identity, clients));
+            let counts: Vec<u64> = chunks[0].groups.iter().map(|group| group.count).collect();
+            assert_eq!(counts, [clients / 3; 3]);
+            let all = count(&service, GroupBy::Unspecified, Filter::default()).await.unwrap();
+            assert_eq!(all, [CountResponse { identity, count: clients, groups: vec![] }]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_count_is_refused_as_other_calls_are() {
+        let service = service(200_001).await;
+        let code = |answer: Result<Vec<CountResponse>, Status>| answer.unwrap_err().code();
+        let everyone = Filter::default;
+        assert_eq!(code(count(&service, GroupBy::Username, everyone()).await), Code::FailedPrecondition);
+        let bad = Filter { conn_state: vec![9], ..everyone() };
+        assert_eq!(code(count(&service, GroupBy::Zone, bad).await), Code::InvalidArgument);
+        let mut late = Request::new(CountRequest { filter: None, group_by: GroupBy::Username.into() });
+        late.set_timeout(std::time::Duration::from_nanos(1));
+        assert_eq!(service.count(late).await.err().unwrap().code(), Code::DeadlineExceeded);
+        let request = Request::new(CountRequest::default());
+        let first = service.count(request).await.unwrap();
+        let refused = code(count(&service, GroupBy::Zone, everyone()).await);
+        assert_eq!(refused, Code::ResourceExhausted, "a call counts until its stream ends");
+        drop(first);
+        service.agent.calls.drain();
+        assert_eq!(code(count(&service, GroupBy::Zone, everyone()).await), Code::Unavailable);
     }
 }

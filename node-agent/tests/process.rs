@@ -307,7 +307,7 @@ fn logs_go_to_stderr_as_json_if_asked_for() {
     let log = String::from_utf8(stderr).unwrap();
     let events: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(events.iter().any(|event| event["fields"]["signal"] == "SIGTERM"), "{log}");
+    assert!(events.iter().any(|event| event["signal"] == "SIGTERM"), "{log}");
 }
 
 #[cfg(feature = "embedded")]

@@ -6,6 +6,7 @@
 //! - [`filter`]: which clients match.
 //! - [`order`]: the one total order of clients, and keys in it.
 //! - [`address`]: IP addresses as they stand on the wire.
+//! - [`group`]: which group of a count a client belongs to.
 //! - [`failure`]: why a node's part of an answer is missing.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
@@ -14,6 +15,7 @@ pub mod address;
 pub mod client;
 pub mod failure;
 pub mod filter;
+pub mod group;
 pub mod order;
 
 pub use client::ClientRef;
@@ -45,6 +47,12 @@ pub const CHUNK_ROWS: usize = 500;
 
 /// A chunk also ends when its rows' encoding passes this many bytes: MQTT strings may be 64 KiB long each.
 pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// The most groups one node's count may have.
+pub const MAX_GROUPS: usize = 200_000;
+
+/// The most bytes the encodings of one node's groups may have together.
+pub const MAX_GROUPS_BYTES: usize = 16 << 20;
 
 /// The largest message either side accepts, bytes. A survey of [`MAX_FENCES`] keys with ids and user names of
 /// ordinary length takes some 30 kB; this leaves room for 64 fences of two 64 KiB strings.

@@ -24,8 +24,9 @@ pub(super) struct CallError {
     pub detail: String,
     /// The node itself gave the reason, so it is there.
     pub told: bool,
-    /// The snapshot asked for is gone; asking with a new one may work.
-    pub snapshot_gone: bool,
+    /// The node is well, but cannot do this: a snapshot is gone, and asking with a new one may work; or a count has
+    /// too many groups.
+    pub failed_precondition: bool,
     /// The connection broke before anything came back.
     retryable: bool,
 }
@@ -37,9 +38,14 @@ impl CallError {
             reason: Reason::Protocol,
             detail: detail.into(),
             told: false,
-            snapshot_gone: false,
+            failed_precondition: false,
             retryable: false,
         }
+    }
+
+    /// What was asked for cannot be had, and that is not the node's fault.
+    pub(super) fn failed_precondition(detail: impl Into<String>) -> Self {
+        Self { failed_precondition: true, ..Self::protocol(detail) }
     }
 
     fn timeout() -> Self {
@@ -47,7 +53,7 @@ impl CallError {
             reason: Reason::Timeout,
             detail: "no answer within the deadline".into(),
             told: false,
-            snapshot_gone: false,
+            failed_precondition: false,
             retryable: false,
         }
     }
@@ -74,7 +80,7 @@ impl From<Status> for CallError {
             reason,
             detail: format!("{:?}: {}", status.code(), shorten(status.message())),
             told: told.is_some(),
-            snapshot_gone: status.code() == Code::FailedPrecondition,
+            failed_precondition: status.code() == Code::FailedPrecondition,
             retryable: reason == Reason::Unreachable && told.is_none(),
         }
     }
@@ -181,7 +187,7 @@ mod tests {
         draining.metadata_mut().insert(REASON_METADATA, MetadataValue::from_static("draining"));
         let error = CallError::from(draining);
         assert_eq!((error.reason, error.retryable), (Reason::Draining, false));
-        assert!(CallError::from(Status::failed_precondition("gone")).snapshot_gone);
+        assert!(CallError::from(Status::failed_precondition("gone")).failed_precondition);
     }
 
     #[test]

@@ -326,7 +326,7 @@ fn surveyed<'a>(query: &ListQuery, answer: &'a v1::SurveyResponse) -> Surveyed<'
 /// A selection goes on only while every node answers.
 fn refuse(failures: Failures, live: bool) -> Result<(), Restart> {
     let (gone, failed): (Failures, Failures) =
-        failures.into_iter().partition(|(_, error)| error.snapshot_gone && !live);
+        failures.into_iter().partition(|(_, error)| error.failed_precondition && !live);
     if !failed.is_empty() {
         return Err(Restart::Without(failed));
     }

@@ -12,8 +12,10 @@ use self::call::RetryBudget;
 use self::node::Node;
 use crate::page::completeness::{Completeness, FailedNode};
 use crate::page::cursor::Position;
+use crate::page::groups::{GroupBy, Top};
 
 mod call;
+mod counts;
 mod fanout;
 mod get;
 mod kick;
@@ -67,6 +69,30 @@ pub struct ListAnswer {
     pub next: Option<v1::Key>,
     /// Whether the page refers to one state of each node.
     pub consistent: bool,
+    /// Which nodes answered.
+    pub completeness: Completeness,
+}
+
+/// A count, as asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountQuery {
+    /// Which clients.
+    pub filter: v1::Filter,
+    /// By what; `None` asks for the total only.
+    pub group_by: Option<GroupBy>,
+    /// How many groups, the largest, at the most.
+    pub top: usize,
+    /// On which nodes.
+    pub scope: Scope,
+}
+
+/// How many clients match.
+#[derive(Clone, Debug)]
+pub struct CountAnswer {
+    /// On the nodes that answered, exactly.
+    pub count: u64,
+    /// The largest groups of the nodes that answered, exactly; `None` if none were asked for.
+    pub top: Option<Top>,
     /// Which nodes answered.
     pub completeness: Completeness,
 }
@@ -139,6 +165,9 @@ pub enum ClusterError {
     /// The cursor is of a client that is gone, and its key was too long for the cursor to hold it.
     #[error("the client the cursor points behind is gone, and its place with it; begin the walk again")]
     CursorLost,
+    /// The clients to be counted fall into more groups than can be added up.
+    #[error("the clients fall into too many groups to be counted; narrow the filter")]
+    TooManyGroups,
     /// Not one node answered.
     #[error("no node answered: {}", list_failed(failed))]
     NobodyAnswered {
@@ -247,6 +276,14 @@ impl Cluster {
     /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `CursorLost`.
     pub async fn list(&self, query: &ListQuery, deadline: Instant) -> Result<ListAnswer, ClusterError> {
         list::list(self, query, deadline).await
+    }
+
+    /// A count.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `TooManyGroups`.
+    pub async fn count(&self, query: &CountQuery, deadline: Instant) -> Result<CountAnswer, ClusterError> {
+        counts::count(self, query, deadline).await
     }
 
     /// Every session under a client id.

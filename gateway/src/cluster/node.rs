@@ -185,7 +185,7 @@ impl Node {
                     seen.last_error = None;
                 }
             }
-            Err(error) if error.snapshot_gone => {}
+            Err(error) if error.failed_precondition => {}
             Err(error)
                 if error.reason == Reason::Timeout || error.told && error.reason != Reason::Draining =>
             {

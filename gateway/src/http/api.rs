@@ -17,7 +17,7 @@ use super::limits::Limits;
 use super::observe::ShownKey;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{clients, nodes};
+use super::{clients, counts, nodes};
 use crate::cluster::Cluster;
 use crate::keys::{Key, KeyRing, Role};
 
@@ -130,6 +130,7 @@ async fn operate(
             clients::kick(cluster, query, node, &clientid, deadline).await
         }
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
+        Route::Counts => counts::count(cluster, query, deadline).await,
         Route::Nodes => {
             query::none(query)?;
             Ok(nodes::list(cluster))

@@ -63,7 +63,7 @@ fn scope(node: Option<String>) -> Scope {
 }
 
 /// Leaves for the access log how many nodes answered.
-fn noted(mut response: Response, completeness: &Completeness) -> Response {
+pub(super) fn noted(mut response: Response, completeness: &Completeness) -> Response {
     let Completeness { total, answered, .. } = *completeness;
     response.extensions_mut().insert(Answered { answered, total });
     response

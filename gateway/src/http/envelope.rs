@@ -9,8 +9,9 @@ use serde::{Serialize, Serializer};
 
 use super::query::cursor_behind;
 use super::row::{Fields, Row};
-use crate::cluster::{GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
+use crate::cluster::{CountAnswer, GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
 use crate::page::completeness::{Completeness, FailedNode};
+use crate::page::groups::{Group, GroupBy, Value};
 
 /// A successful answer. `Meta` before `Data`, so that a reader of a long page sees first how complete it is.
 #[derive(Serialize)]
@@ -53,6 +54,22 @@ pub(super) fn get(answer: &GetAnswer, fields: Fields) -> impl Serialize {
     Answer::new(NodesMeta::of(&answer.completeness), Rows { clients: &answer.rows, fields })
 }
 
+/// A count and its groups.
+pub(super) fn count(answer: &CountAnswer, group_by: Option<GroupBy>) -> impl Serialize {
+    let groups = answer.top.as_ref().map_or(&[][..], |top| &top.groups);
+    let meta = CountMeta {
+        count: answer.count,
+        group_by: group_by.map(GroupBy::name),
+        groups: answer.top.as_ref().map(|top| GroupsMeta {
+            total: top.total,
+            shown: groups.len(),
+            other: top.other,
+        }),
+        nodes: Nodes::whole(&answer.completeness),
+    };
+    Answer::new(meta, Groups(groups))
+}
+
 /// The sessions that a kick ended, one a node.
 pub(super) fn kick<'a>(answer: &'a KickAnswer, clientid: &'a str) -> impl Serialize {
     let kicked: Vec<_> = answer.kicked_on.iter().map(|node| Kicked { node, clientid }).collect();
@@ -70,6 +87,23 @@ struct ListMeta<'a> {
     count: u64,
     consistent: bool,
     nodes: Nodes<'a>,
+}
+
+#[derive(Serialize)]
+struct CountMeta<'a> {
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_by: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<GroupsMeta>,
+    nodes: Nodes<'a>,
+}
+
+#[derive(Serialize)]
+struct GroupsMeta {
+    total: usize,
+    shown: usize,
+    other: u64,
 }
 
 #[derive(Serialize)]
@@ -147,6 +181,33 @@ pub(crate) enum Code {
     ClientNotFound = 112,
 }
 
+struct Groups<'a>(&'a [Group]);
+
+impl Serialize for Groups<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Written<'a> {
+            value: Option<Scalar<'a>>,
+            count: u64,
+        }
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Scalar<'a> {
+            Text(&'a str),
+            Number(u32),
+            Flag(bool),
+        }
+        serializer.collect_seq(self.0.iter().map(|Group { value, count }| {
+            let value = value.as_ref().map(|value| match value {
+                Value::Text(text) => Scalar::Text(text),
+                Value::Number(number) => Scalar::Number(*number),
+                Value::Flag(flag) => Scalar::Flag(*flag),
+            });
+            Written { value, count: *count }
+        }))
+    }
+}
+
 /// The body of every error.
 #[derive(Serialize)]
 pub(super) struct ErrorBody<'a> {
@@ -192,6 +253,7 @@ mod tests {
     use super::*;
     use crate::cluster::Scope;
     use crate::page::cursor::Position;
+    use crate::page::groups::Top;
 
     fn completeness() -> Completeness {
         let failed = vec![FailedNode { node: "b@h".into(), reason: Reason::Timeout }];
@@ -238,6 +300,32 @@ mod tests {
         insta::assert_snapshot!(
             text(&kick(&kicked, "c")),
             @r#"{"code":0,"meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+        );
+    }
+
+    #[test]
+    fn a_count_with_groups_and_without() {
+        let total = CountAnswer { count: 7, top: None, completeness: completeness() };
+        let grouped = |group_by, values: [Option<Value>; 2]| {
+            let groups = values.into_iter().zip([4, 2]).map(|(value, count)| Group { value, count });
+            let top = Some(Top { groups: groups.collect(), total: 3, other: 1 });
+            text(&count(&CountAnswer { top, ..total.clone() }, Some(group_by)))
+        };
+        insta::assert_snapshot!(
+            text(&count(&total, None)),
+            @r#"{"code":0,"meta":{"count":7,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[]}"#
+        );
+        insta::assert_snapshot!(
+            grouped(GroupBy::Username, [Some(Value::Text("undefined".into())), None]),
+            @r#"{"code":0,"meta":{"count":7,"group_by":"username","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":"undefined","count":4},{"value":null,"count":2}]}"#
+        );
+        insta::assert_snapshot!(
+            grouped(GroupBy::ProtoVer, [5, 4].map(|number| Some(Value::Number(number)))),
+            @r#"{"code":0,"meta":{"count":7,"group_by":"proto_ver","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":5,"count":4},{"value":4,"count":2}]}"#
+        );
+        insta::assert_snapshot!(
+            grouped(GroupBy::CleanStart, [true, false].map(|flag| Some(Value::Flag(flag)))),
+            @r#"{"code":0,"meta":{"count":7,"group_by":"clean_start","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":true,"count":4},{"value":false,"count":2}]}"#
         );
     }
 

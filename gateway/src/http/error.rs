@@ -140,7 +140,9 @@ impl ApiError {
                 | ClusterError::NobodyAnswered { .. }
                 | ClusterError::NotFoundIncomplete { .. }
                 | ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
-                ClusterError::CursorLost => (StatusCode::BAD_REQUEST, Code::BadParameter),
+                ClusterError::CursorLost | ClusterError::TooManyGroups => {
+                    (StatusCode::BAD_REQUEST, Code::BadParameter)
+                }
                 ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
                     (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure)
                 }
@@ -238,6 +240,7 @@ mod tests {
             ClusterError::NotFoundIncomplete { clientid: clientid(), failed: failed() }.into(),
             ClusterError::NotFound { clientid: clientid() }.into(),
             ClusterError::CursorLost.into(),
+            ClusterError::TooManyGroups.into(),
             ClusterError::Moved { clientid: clientid() }.into(),
             owner_failed(Reason::Timeout).into(),
             owner_failed(Reason::Unreachable).into(),

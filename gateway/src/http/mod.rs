@@ -23,6 +23,7 @@ use self::error::ApiError;
 pub(crate) mod api;
 mod auth;
 mod clients;
+mod counts;
 mod decode;
 mod envelope;
 pub(crate) mod error;

@@ -1,18 +1,23 @@
-//! The query string becomes a [`ListQuery`] and what only concerns the presentation.
+//! The query string becomes a [`ListQuery`] or a [`CountQuery`](crate::cluster::CountQuery), and what only concerns the
+//! presentation. [`narrowing`] reads what all of them take: filters, nodes and whether a part of them will do.
 //!
 //! Unknown parameters are refused: a mistyped filter must never widen a result. So is whatever cannot be read;
 //! integers out of range are not that, they just lie beyond every value there is.
 
-use std::net::IpAddr;
-
-use rollcall_proto::v1::{ConnState, Filter, Key};
-use rollcall_proto::{MAX_LIMIT, Order, SortField, address};
+use rollcall_proto::v1::{Filter, Key};
+use rollcall_proto::{MAX_LIMIT, Order, SortField};
 use thiserror::Error;
 
+use self::narrowing::{Narrowed, Narrowing};
 use super::decode::{self, InvalidEncoding, Shown};
 use super::row::{Fields, KEYS};
 use crate::cluster::{ListQuery, Scope, Start};
 use crate::page::cursor::{self, Fingerprint};
+
+pub(super) use self::count::count;
+
+mod count;
+mod narrowing;
 
 /// More parameters than this are refused.
 const MOST_PARAMETERS: usize = 256;
@@ -73,6 +78,9 @@ pub(crate) enum BadParameter {
     /// Two parameters that say where the page begins.
     #[error("_page and _cursor are both given, expected one of them")]
     PageAndCursor,
+    /// A number of groups and nothing to group by.
+    #[error("_top is given without _group_by, expected both or neither")]
+    TopWithoutGroups,
     /// A name or value cannot be decoded.
     #[error("parameter {}={}: {why}", Shown(name), Shown(value))]
     Encoding {
@@ -118,43 +126,12 @@ impl Given<'_> {
 /// Reads the query string of a list.
 pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadParameter> {
     let known: Vec<&'static str> = LIST.into_iter().filter(|name| given.takes(name)).collect();
-    let mut filter = Filter::default();
-    let mut nodes = Vec::new();
+    let mut narrowing = Narrowing::default();
     let mut once = Once::default();
-    for Parameter { name, value } in parameters(query, &known)? {
-        let bad = |expected: &str| BadParameter::Value {
-            name,
-            value: value.clone(),
-            expected: expected.to_owned(),
-        };
-        let seconds =
-            || Ok(integer(&value).ok_or_else(|| bad("an integer, seconds since 1970"))?.saturating_mul(1000));
+    for parameter in parameters(query, &known)? {
+        let Some(Parameter { name, value }) = narrowing.take(parameter)? else { continue };
+        let bad = |expected: &str| bad_value(name, &value, expected);
         match name {
-            "clientid" => filter.clientid.push(value),
-            "username" => filter.username.push(value),
-            "zone" => filter.zone.push(value),
-            "proto_name" => filter.proto_name.push(value),
-            "proto_ver" => filter.proto_ver.push(integer(&value).ok_or_else(|| bad("an integer"))?),
-            "ip_address" => {
-                let ip: IpAddr = value.parse().map_err(|_| bad("an IPv4 or IPv6 address"))?;
-                filter.ip_address.push(address::to_wire(ip));
-            }
-            "conn_state" => {
-                let state = match value.as_str() {
-                    "connected" => ConnState::Connected,
-                    "idle" => ConnState::Idle,
-                    "disconnected" => ConnState::Disconnected,
-                    _ => return Err(bad("connected, idle or disconnected")),
-                };
-                filter.conn_state.push(state.into());
-            }
-            "clean_start" => filter.clean_start.push(flag(&value).ok_or_else(|| bad("true or false"))?),
-            "_like_clientid" => filter.like_clientid.push(value),
-            "_like_username" => filter.like_username.push(value),
-            "_gte_created_at" => at_least(&mut filter.gte_created_at_ms, seconds()?),
-            "_lte_created_at" => at_most(&mut filter.lte_created_at_ms, seconds()?),
-            "_gte_connected_at" => at_least(&mut filter.gte_connected_at_ms, seconds()?),
-            "_lte_connected_at" => at_most(&mut filter.lte_connected_at_ms, seconds()?),
             "_page" => {
                 let page = digits(&value).and_then(|digits| digits.parse().ok()).filter(|page| *page > 0);
                 let page = page.ok_or_else(|| bad("an integer from 1 to 18446744073709551615"))?;
@@ -179,22 +156,15 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
                 set(&mut once.descending, name, descending)?;
             }
             "_fields" => set(&mut once.fields, name, fields(&value)?)?,
-            "_partial" => set(&mut once.partial, name, flag(&value).ok_or_else(|| bad("true or false"))?)?,
-            "_node" if value.is_empty() => return Err(bad("the name of a node")),
-            "_node" => nodes.push(value),
-            // Every name is one of LIST, all of which stand above.
+            // Every name is one of LIST, all of which stand above or were taken.
             _ => return Err(unknown(name.to_owned(), &known)),
         }
     }
-    nodes.extend(given.node.map(str::to_owned));
-    if let Some(username) = given.username {
-        narrow_username(&mut filter, username);
-    }
+    let Narrowed { filter, scope, partial } = narrowing.given(given);
     let order = Order {
         field: once.sort.unwrap_or(SortField::Clientid),
         descending: once.descending.unwrap_or_default(),
     };
-    let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
     let limit = once.limit.unwrap_or(MAX_LIMIT);
     let start = match (once.page, once.cursor) {
         (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
@@ -213,7 +183,7 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
     Ok(ListRequest {
         query: ListQuery { filter, order, start, limit, scope },
         fields: once.fields.unwrap_or(Fields::ALL),
-        partial: once.partial.unwrap_or(true),
+        partial,
     })
 }
 
@@ -230,18 +200,6 @@ fn fingerprint(filter: &Filter, order: Order, scope: &Scope) -> Fingerprint {
 pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> String {
     let fingerprint = || fingerprint(&query.filter, query.order, &query.scope);
     next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key))
-}
-
-/// Lets only this user name through, of those the filter lets through.
-fn narrow_username(filter: &mut Filter, username: &str) {
-    let excluded = !filter.username.is_empty() && !filter.username.iter().any(|wanted| wanted == username);
-    filter.username = vec![username.to_owned()];
-    if excluded {
-        // Nothing can match, and an empty list of names would match everything: the nodes are asked for what no
-        // client is, so that the empty answer still says which of them it rests on.
-        filter.gte_created_at_ms = Some(i64::MAX);
-        filter.lte_created_at_ms = Some(i64::MIN);
-    }
 }
 
 /// Reads the query string of a single client.
@@ -267,7 +225,6 @@ struct Once {
     sort: Option<SortField>,
     descending: Option<bool>,
     fields: Option<Fields>,
-    partial: Option<bool>,
 }
 
 fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), BadParameter> {
@@ -306,6 +263,10 @@ fn parameters(query: &str, known: &[&'static str]) -> Result<Vec<Parameter>, Bad
             Ok(Parameter { name, value: decode(raw_value)? })
         })
         .collect()
+}
+
+fn bad_value(name: &'static str, value: &str, expected: &str) -> BadParameter {
+    BadParameter::Value { name, value: value.to_owned(), expected: expected.to_owned() }
 }
 
 fn unknown(name: String, known: &[&str]) -> BadParameter {
@@ -347,16 +308,6 @@ fn flag(text: &str) -> Option<bool> {
         "false" => Some(false),
         _ => None,
     }
-}
-
-/// Of several lower bounds the highest counts.
-fn at_least(bound: &mut Option<i64>, value: i64) {
-    *bound = Some(bound.map_or(value, |bound| bound.max(value)));
-}
-
-/// Of several upper bounds the lowest counts.
-fn at_most(bound: &mut Option<i64>, value: i64) {
-    *bound = Some(bound.map_or(value, |bound| bound.min(value)));
 }
 
 #[cfg(test)]

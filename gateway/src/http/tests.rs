@@ -86,6 +86,13 @@ async fn each_refusal_has_its_status_and_code() {
         (Method::POST, "/api/v4/clients", 405, 102),
         (Method::DELETE, "/api/v4/clients", 405, 102),
         (Method::PUT, "/api/v4/clients/c", 405, 102),
+        (Method::DELETE, "/api/v4/client_counts", 405, 102),
+        (Method::POST, "/api/v4/client_counts", 405, 102),
+        (Method::GET, "/api/v4/client_counts/zone", 404, 102),
+        (Method::GET, "/api/v4/client_counts?_page=1", 400, 108),
+        (Method::GET, "/api/v4/client_counts?_group_by=port", 400, 108),
+        (Method::GET, "/api/v4/client_counts", 503, 101),
+        (Method::HEAD, "/api/v4/client_counts/", 503, 101),
         (Method::POST, "/health/live", 405, 102),
         (Method::GET, "/api/v4/clients/%zz", 400, 108),
         (Method::GET, "/api/v4/clients/%ff", 400, 108),
@@ -103,8 +110,11 @@ async fn each_refusal_has_its_status_and_code() {
         (Method::GET, "/api/v4/nodes/x", 503, 101),
     ] {
         let (got, headers, body) = gateway.send(request(method.clone(), url)).await;
-        assert_eq!((got, &body["code"]), (status, &Value::from(code)), "{method} {url}: {body}");
-        assert!(!body["message"].as_str().unwrap().is_empty());
+        assert_eq!(got, status, "{method} {url}: {body}");
+        if method != Method::HEAD {
+            assert_eq!(body["code"], Value::from(code), "{method} {url}: {body}");
+            assert!(!body["message"].as_str().unwrap().is_empty());
+        }
         assert_eq!(headers.contains_key(ALLOW), status == 405, "{method} {url}");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use rollcall_proto::group::GroupValue;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::{Node, NodeServer};
 use rollcall_proto::{Matcher, Order, REASON_METADATA, v1};
@@ -36,6 +37,10 @@ pub(crate) enum Behaviour {
     Nameless,
     /// Surveys with keys in disorder.
     LyingSurvey,
+    /// Groups that do not add up to the total.
+    LyingCount,
+    /// More groups than a count may have.
+    TooManyGroups,
     /// Every snapshot is gone when it is used.
     ForgetsSnapshots,
     /// Kicks find another session than the one located.
@@ -231,6 +236,40 @@ impl Node for Service {
         Ok(Response::new(stream))
     }
 
+    type CountStream = Pin<Box<dyn Stream<Item = Result<v1::CountResponse, Status>> + Send>>;
+
+    async fn count(&self, request: Request<v1::CountRequest>) -> Result<Response<Self::CountStream>, Status> {
+        let node = &self.0;
+        node.misbehave().await?;
+        let request = request.into_inner();
+        let group_by = request.group_by();
+        if node.behaviour == Behaviour::TooManyGroups && group_by == v1::GroupBy::Username {
+            return Err(Status::failed_precondition("too many groups"));
+        }
+        let rows = node.matching(request.filter, Order::default());
+        let mut groups: Vec<v1::Group> = Vec::new();
+        for row in rows.iter().filter(|_| group_by != v1::GroupBy::Unspecified) {
+            let group = v1::Group::of(GroupValue::of(group_by, &row.as_client_ref()), 1);
+            match groups.iter_mut().find(|known| known.value == group.value) {
+                Some(known) => known.count += 1,
+                None => groups.push(group),
+            }
+        }
+        if node.behaviour == Behaviour::LyingCount {
+            groups.push(v1::Group { value: None, count: 1 });
+        }
+        let mut chunks: Vec<v1::CountResponse> = groups
+            .chunks(2)
+            .map(|groups| v1::CountResponse { groups: groups.to_vec(), ..v1::CountResponse::default() })
+            .collect();
+        if chunks.is_empty() {
+            chunks.push(v1::CountResponse::default());
+        }
+        chunks[0].identity = node.identity();
+        chunks[0].count = rows.len() as u64;
+        Ok(Response::new(async_stream(chunks, node.behaviour == Behaviour::HangMidway)))
+    }
+
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.0.misbehave().await?;
         let clientid = request.into_inner().clientid;
@@ -263,10 +302,10 @@ impl Node for Service {
     }
 }
 
-fn async_stream(
-    chunks: Vec<v1::ListResponse>,
+fn async_stream<T: Send + 'static>(
+    chunks: Vec<T>,
     hang: bool,
-) -> Pin<Box<dyn Stream<Item = Result<v1::ListResponse, Status>> + Send>> {
+) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
     use futures::StreamExt as _;
     let all = chunks.len();
     let sent = if hang { 1.min(all) } else { all };

@@ -8,10 +8,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use rollcall_gateway::cluster::{
-    Cluster, ClusterError, ClusterSettings, ListAnswer, ListQuery, NodeState, Scope, Start,
+    Cluster, ClusterError, ClusterSettings, CountQuery, ListAnswer, ListQuery, NodeState, Scope, Start,
 };
 use rollcall_gateway::page::completeness::FailedNode;
 use rollcall_gateway::page::cursor::{self, Fingerprint, Position};
+use rollcall_gateway::page::groups::{GroupBy, Value};
 use rollcall_proto::{Order, Reason, SortField, v1};
 use tokio::time::Instant;
 
@@ -488,4 +489,52 @@ async fn a_nameless_answer_is_a_protocol_failure() {
     let error = list(&cluster, &query(1, 10, Order::default())).await.unwrap_err();
     let ClusterError::NobodyAnswered { failed } = error else { panic!("{error}") };
     assert_eq!(failed[0].reason, Reason::Protocol);
+}
+
+fn by_username(top: usize, scope: Scope) -> CountQuery {
+    CountQuery { filter: v1::Filter::default(), group_by: Some(GroupBy::Username), top, scope }
+}
+
+/// On every node another user name leads; the leader of the cluster is second on each.
+#[tokio::test]
+async fn the_largest_group_need_not_be_the_largest_of_any_node() {
+    let user = |name: String, count: usize| (0..count).map(move |_| name.clone());
+    let nodes = (0..3).map(|n| {
+        let names = user(format!("own-{n}"), 5).chain(user("shared".into(), 4));
+        let clients = names.enumerate().map(|(at, name)| v1::Client {
+            clientid: at.to_string(),
+            session: at as u64,
+            username: Some(name),
+            ..v1::Client::default()
+        });
+        FakeNode::new(&format!("n{n}"), clients.collect(), Behaviour::Honest)
+    });
+    let cluster = cluster_of(&nodes.collect::<Vec<_>>()).await;
+    let answer = cluster.count(&by_username(1, Scope::All), Instant::now() + DEADLINE).await.unwrap();
+    let top = answer.top.unwrap();
+    assert_eq!(top.groups[0].value, Some(Value::Text("shared".into())));
+    assert_eq!(
+        (answer.count, top.groups[0].count, top.groups.len(), top.total, top.other),
+        (27, 12, 1, 4, 15)
+    );
+}
+
+#[tokio::test]
+async fn a_count_holds_a_bounded_number_of_bytes_however_many_nodes_there_are() {
+    let nodes = (0..5).map(|n| {
+        let clients = (0..250_u64).map(|client| v1::Client {
+            clientid: client.to_string(),
+            session: client,
+            username: Some(format!("{n}-{client}-{}", "x".repeat(60_000))),
+            ..v1::Client::default()
+        });
+        FakeNode::new(&format!("n{n}"), clients.collect(), Behaviour::Honest)
+    });
+    let cluster = cluster_of(&nodes.collect::<Vec<_>>()).await;
+    let by = || Instant::now() + 10 * DEADLINE;
+    let all = cluster.count(&by_username(1, Scope::All), by()).await;
+    assert_eq!(all.unwrap_err(), ClusterError::TooManyGroups);
+    let three = Scope::Only(vec!["n0".into(), "n1".into(), "n2".into()]);
+    let answer = cluster.count(&by_username(1, three), by()).await.unwrap();
+    assert_eq!((answer.count, answer.top.unwrap().total), (750, 750));
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rollcall_gateway::Gateway;
@@ -33,9 +34,12 @@ fn client(clientid: &str, username: Option<&str>) -> v1::Client {
 /// A gateway over node a, honest, with three clients; node b, as told, with two; and `more` addresses.
 async fn gateway(b: Behaviour, more: &[&str]) -> SocketAddr {
     let on_a = vec![client("a/1 %", Some("u")), client("both", None), client("username", Some("v"))];
-    let a = FakeNode::new("a@h", on_a, Behaviour::Honest).serve().await;
     let on_b = vec![client("b-1", Some("u")), client("both", None)];
-    let b = FakeNode::new("b@h", on_b, b).serve().await;
+    gateway_over(FakeNode::new("a@h", on_a, Behaviour::Honest), FakeNode::new("b@h", on_b, b), more).await
+}
+
+async fn gateway_over(a: Arc<FakeNode>, b: Arc<FakeNode>, more: &[&str]) -> SocketAddr {
+    let (a, b) = (a.serve().await, b.serve().await);
     let nodes = [a.to_string(), b.to_string()].into_iter().chain(more.iter().map(ToString::to_string));
     let layer = Layer {
         node: Some(nodes.map(|node| node.parse().unwrap()).collect()),
@@ -203,4 +207,125 @@ async fn no_node_is_denied_while_an_address_has_not_told_its_name() {
     let (status, body) = send(one_silent, "GET", "/nodes/b@h").await;
     assert_eq!((status, &body["data"]["clients"]), (200, &json!(2)), "{body}");
     assert_eq!(body["data"]["incarnation"], "1");
+}
+
+/// Values and counts of every group.
+fn groups(body: &Value) -> Vec<Value> {
+    let groups = body["data"].as_array().unwrap().iter();
+    groups.map(|group| json!([group["value"], group["count"]])).collect()
+}
+
+#[tokio::test]
+async fn clients_are_counted_by_every_value_over_all_nodes() {
+    let with = |n: u32, more: v1::Client| v1::Client { clientid: format!("c{n}"), session: n.into(), ..more };
+    let plain = v1::Client::default;
+    let connected = v1::ConnState::Connected.into();
+    let edge = || v1::Client {
+        zone: Some("edge".into()),
+        proto_name: Some("MQTT".into()),
+        proto_ver: Some(5),
+        clean_start: Some(true),
+        conn_state: connected,
+        username: Some("u".into()),
+        ..plain()
+    };
+    let on_a = vec![
+        with(1, edge()),
+        with(2, v1::Client { username: Some("undefined".into()), zone: Some("core".into()), ..edge() }),
+        with(3, v1::Client { conn_state: v1::ConnState::Disconnected.into(), ..plain() }),
+    ];
+    let on_b = vec![
+        with(4, v1::Client { username: None, ..edge() }),
+        with(5, v1::Client { proto_ver: Some(4), clean_start: Some(false), ..edge() }),
+        with(6, v1::Client { proto_ver: Some(4), username: Some("w".into()), zone: None, ..edge() }),
+        with(7, v1::Client { username: Some("w".into()), zone: Some("core".into()), ..edge() }),
+    ];
+    let a = FakeNode::new("a@h", on_a, Behaviour::Honest);
+    let gateway = gateway_over(a, FakeNode::new("b@h", on_b, Behaviour::Honest), &[]).await;
+    for (query, count, total, other, expected) in [
+        ("_group_by=node", 7, 2, 0, json!([["b@h", 4], ["a@h", 3]])),
+        ("_group_by=zone", 7, 3, 0, json!([["edge", 3], ["core", 2], [null, 2]])),
+        ("_group_by=proto_name", 7, 2, 0, json!([["MQTT", 6], [null, 1]])),
+        ("_group_by=proto_ver", 7, 3, 0, json!([[5, 4], [4, 2], [null, 1]])),
+        ("_group_by=conn_state", 7, 2, 0, json!([["connected", 6], ["disconnected", 1]])),
+        ("_group_by=clean_start", 7, 3, 0, json!([[true, 5], [false, 1], [null, 1]])),
+        ("_group_by=username", 7, 4, 0, json!([["u", 2], ["w", 2], [null, 2], ["undefined", 1]])),
+        // The largest of the cluster is not known before every node's groups are.
+        ("_group_by=username&_top=1", 7, 4, 5, json!([["u", 2]])),
+        ("_group_by=zone&_top=2&proto_ver=4&proto_ver=5", 6, 3, 1, json!([["edge", 3], ["core", 2]])),
+        ("_group_by=zone&_node=b@h", 4, 3, 0, json!([["edge", 2], ["core", 1], [null, 1]])),
+        ("_group_by=node&zone=core&username=undefined", 1, 1, 0, json!([["a@h", 1]])),
+        ("_group_by=node&clientid=none", 0, 0, 0, json!([])),
+    ] {
+        let (status, body) = send(gateway, "GET", &format!("/client_counts?{query}")).await;
+        assert_eq!((status, &body["code"]), (200, &json!(0)), "{query}: {body}");
+        assert_eq!(json!(groups(&body)), expected, "{query}: {body}");
+        let meta = &body["meta"];
+        assert_eq!(meta["count"], json!(count), "{query}: {body}");
+        let shown = expected.as_array().unwrap().len();
+        assert_eq!(meta["groups"], json!({"total": total, "shown": shown, "other": other}), "{query}");
+        assert!(query.contains(&format!("_group_by={}", meta["group_by"].as_str().unwrap())), "{body}");
+    }
+    let whole = json!({"total": 2, "answered": 2, "failed": []});
+    for (query, count) in
+        [("", 7), ("?", 7), ("/?zone=core", 2), ("?_like_username=", 7), ("?clientid=c1&clientid=c4", 2)]
+    {
+        let (status, body) = send(gateway, "GET", &format!("/client_counts{query}")).await;
+        let expected = json!({"code": 0, "meta": {"count": count, "nodes": whole}, "data": []});
+        assert_eq!((status, body), (200, expected), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_count_lacks_who_did_not_answer_and_says_so() {
+    for (behaviour, reason) in [
+        (Behaviour::HangInQueries, "timeout"),
+        (Behaviour::HangMidway, "timeout"),
+        (Behaviour::Draining, "draining"),
+        (Behaviour::Overloaded, "overloaded"),
+        (Behaviour::LyingCount, "protocol"),
+    ] {
+        let gateway = gateway(behaviour, &[]).await;
+        let (status, body) = send(gateway, "GET", "/client_counts?_group_by=username").await;
+        let expected = json!({
+            "code": 0,
+            "meta": {
+                "count": 3,
+                "group_by": "username",
+                "groups": {"total": 3, "shown": 3, "other": 0},
+                "nodes": {"total": 2, "answered": 1, "failed": [{"node": "b@h", "reason": reason}]},
+            },
+            "data": [
+                {"value": "u", "count": 1},
+                {"value": "v", "count": 1},
+                {"value": null, "count": 1},
+            ],
+        });
+        assert_eq!((status, body), (200, expected), "{behaviour:?}");
+        for (query, status) in [
+            ("_group_by=username&_partial=false", 503),
+            ("_group_by=username&_partial=false&_node=a@h", 200),
+            ("_group_by=username&_node=b@h", 503),
+        ] {
+            let (got, body) = send(gateway, "GET", &format!("/client_counts?{query}")).await;
+            let code = if status == 200 { 0 } else { 101 };
+            assert_eq!((got, &body["code"]), (status, &json!(code)), "{behaviour:?} {query}: {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_count_that_cannot_be_had_is_refused_and_the_node_is_not_blamed() {
+    let gateway = gateway(Behaviour::TooManyGroups, &[]).await;
+    let (status, body) = send(gateway, "GET", "/client_counts?_group_by=username").await;
+    let message = "the clients fall into too many groups to be counted; narrow the filter";
+    assert_eq!((status, body), (400, json!({"code": 108, "message": message})));
+    let (status, body) = send(gateway, "GET", "/client_counts?_group_by=conn_state").await;
+    assert_eq!((status, groups(&body)), (200, vec![json!(["connected", 5])]), "{body}");
+    let (_, body) = send(gateway, "GET", "/nodes/b@h").await;
+    assert_eq!(body["data"]["state"], "connected", "{body}");
+    for (query, status, code) in [("_node=c@h", 400, 108), ("_top=5", 400, 108), ("_sort=zone", 400, 108)] {
+        let (got, body) = send(gateway, "GET", &format!("/client_counts?{query}")).await;
+        assert_eq!((got, &body["code"]), (status, &json!(code)), "{query}: {body}");
+    }
 }

@@ -13,6 +13,7 @@
 //! cost every client memory and every change time for filters that a scan answers in tens of milliseconds at a
 //! million clients.
 
+mod count;
 #[cfg(test)]
 mod measure;
 mod ordered;
@@ -35,6 +36,7 @@ use row::{Origins, Row};
 use tombstones::Tombstones;
 use view::{Rows, sort_by_field};
 
+pub use count::{Count, Uncounted};
 pub use view::View;
 
 /// How many sorted permutations are kept, 8 bytes a client each.
@@ -269,27 +271,21 @@ impl Index {
         stop: &dyn Fn() -> bool,
     ) -> Result<Rows, Stopped> {
         let mut picked = Vec::new();
-        let mut pick = |(position, row): (usize, &Arc<Row>)| {
-            if position % STOP_INTERVAL == STOP_INTERVAL - 1 && stop() {
-                return Err(Stopped);
-            }
-            if matcher.matches(&row.as_client_ref(&self.node)) {
-                picked.push(Arc::clone(row));
-            }
+        let pick = |row: &Arc<Row>| {
+            picked.push(Arc::clone(row));
             Ok(())
         };
         let sorted_by = match candidates(lists, matcher) {
             Some((list, ranges, sorted_by)) => {
-                let rows = ranges.into_iter().flat_map(|range| list.iter_from(range.start).take(range.len()));
-                rows.enumerate().try_for_each(&mut pick)?;
+                self.each_match(rows_of(list, ranges), matcher, stop, pick)?;
                 sorted_by
             }
             None if field == SortField::Username => {
-                lists.by_username.iter_from(0).enumerate().try_for_each(&mut pick)?;
+                self.each_match(lists.by_username.iter_from(0), matcher, stop, pick)?;
                 SortField::Username
             }
             None => {
-                lists.by_clientid.iter_from(0).enumerate().try_for_each(&mut pick)?;
+                self.each_match(lists.by_clientid.iter_from(0), matcher, stop, pick)?;
                 SortField::Clientid
             }
         };
@@ -301,6 +297,25 @@ impl Index {
         }
         picked.shrink_to_fit();
         Ok(Rows::Picked(Arc::new(picked)))
+    }
+
+    /// Takes the rows that match, until `take` fails or the answer is no longer wanted.
+    fn each_match<'a, E: From<Stopped>>(
+        &self,
+        rows: impl Iterator<Item = &'a Arc<Row>>,
+        matcher: &Matcher,
+        stop: &dyn Fn() -> bool,
+        mut take: impl FnMut(&'a Arc<Row>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for (position, row) in rows.enumerate() {
+            if position % STOP_INTERVAL == STOP_INTERVAL - 1 && stop() {
+                return Err(Stopped.into());
+            }
+            if matcher.matches(&row.as_client_ref(&self.node)) {
+                take(row)?;
+            }
+        }
+        Ok(())
     }
 
     /// Drops a session if it is there.
@@ -374,6 +389,11 @@ fn candidates<'a>(
         return Some((list, names.into_iter().map(range_of).collect(), SortField::Username));
     }
     None
+}
+
+/// The rows of ranges of a list.
+fn rows_of(list: &Ordered, ranges: Vec<Range<usize>>) -> impl Iterator<Item = &Arc<Row>> {
+    ranges.into_iter().flat_map(|range| list.iter_from(range.start).take(range.len()))
 }
 
 /// The list that has this order already: all rows are of one node, so that its name decides nothing.

@@ -1,9 +1,10 @@
 //! The index against a model that keeps every client in one Vec.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
-use rollcall_proto::v1::{ConnState, Filter, Key};
+use rollcall_proto::group::GroupValue;
+use rollcall_proto::v1::{ConnState, Filter, Group, GroupBy, Key};
 
 use super::*;
 
@@ -181,6 +182,32 @@ proptest! {
     }
 
     #[test]
+    fn a_count_is_that_of_one_vec(
+        steps in proptest::collection::vec(step(), 0..120),
+        filter in prop_oneof![Just(Filter::default()), filter()],
+    ) {
+        let (index, mut model) = (Index::new(NODE), Model::default());
+        for step in steps {
+            model.apply(&step);
+            apply(&index, step);
+        }
+        let matcher = Matcher::new(filter).unwrap();
+        let rows = model.select(&matcher, Order::default());
+        for group_by in (0..7).map(|number| GroupBy::try_from(number).unwrap()) {
+            let mut expected: HashMap<Option<GroupValue<'_>>, u64> = HashMap::new();
+            for row in rows.iter().filter(|_| group_by != GroupBy::Unspecified) {
+                *expected.entry(GroupValue::of(group_by, &row.as_client_ref())).or_default() += 1;
+            }
+            let answer = index.count(&matcher, group_by, &|| false).unwrap();
+            prop_assert_eq!(answer.count, rows.len() as u64);
+            prop_assert_eq!(answer.groups.len(), expected.len());
+            for (value, count) in expected {
+                prop_assert!(answer.groups.contains(&Group::of(value, count)), "{:?} of {:?}", value, answer);
+            }
+        }
+    }
+
+    #[test]
     fn a_view_stays_as_it_was(
         before in proptest::collection::vec(step(), 0..60),
         after in proptest::collection::vec(step(), 0..60),
@@ -277,6 +304,35 @@ fn short_work_is_told_from_long_and_long_work_can_be_stopped() {
     assert_eq!(visits(Filter { username: text(&["1", "2"]), ..Filter::default() }, SortField::Port), 2_000);
     let scan = Filter { like_clientid: text(&["9"]), ..Filter::default() };
     assert_eq!(visits(scan.clone(), SortField::Clientid), 10_000);
-    let stopped = index.view(&Matcher::new(scan).unwrap(), Order::default(), &|| true);
-    assert_eq!(stopped.unwrap_err(), Stopped);
+    let scan = Matcher::new(scan).unwrap();
+    assert_eq!(index.view(&scan, Order::default(), &|| true).unwrap_err(), Stopped);
+    assert_eq!(index.count(&scan, GroupBy::Unspecified, &|| true).unwrap_err(), Uncounted::Stopped);
+}
+
+#[test]
+fn a_count_visits_no_row_if_all_are_counted_and_few_if_they_are_named() {
+    let index = Index::new(NODE);
+    index.resync((0..10_000).map(|n| plain(&format!("{n:05}"), n)).collect());
+    let visits = |filter: Filter, group_by| index.rows_to_count(&Matcher::new(filter).unwrap(), group_by);
+    let named = || Filter { clientid: vec!["00001".into()], ..Filter::default() };
+    assert_eq!(visits(Filter::default(), GroupBy::Unspecified), 0);
+    assert_eq!(visits(Filter::default(), GroupBy::Zone), 10_000);
+    assert_eq!(visits(named(), GroupBy::Unspecified), 1);
+    assert_eq!(visits(named(), GroupBy::Zone), 1);
+    let scan = Filter { like_clientid: vec!["9".into()], ..Filter::default() };
+    assert_eq!(visits(scan, GroupBy::Unspecified), 10_000);
+}
+
+#[test]
+fn more_groups_than_a_count_may_have_are_refused_and_the_total_is_not() {
+    let index = Index::new(NODE);
+    let most = rollcall_proto::MAX_GROUPS as u64;
+    let client = |n: u64| Client { username: Some(n.to_string()), ..plain(&n.to_string(), n) };
+    index.resync((0..most).map(client).collect());
+    let everyone = Matcher::new(Filter::default()).unwrap();
+    let by_username = || index.count(&everyone, GroupBy::Username, &|| false);
+    assert_eq!(by_username().unwrap().groups.len() as u64, most);
+    index.present(client(most));
+    assert_eq!(by_username().unwrap_err(), Uncounted::TooManyGroups);
+    assert_eq!(index.count(&everyone, GroupBy::Unspecified, &|| false).unwrap().count, most + 1);
 }

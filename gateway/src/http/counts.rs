@@ -1,0 +1,25 @@
+//! Counts.
+
+use axum::response::Response;
+use http::StatusCode;
+use tokio::time::Instant;
+
+use super::clients::noted;
+use super::envelope;
+use super::error::ApiError;
+use super::query;
+use crate::cluster::{Cluster, ClusterError};
+
+/// How many clients match, in all and in groups.
+pub(super) async fn count(cluster: &Cluster, query: &str, deadline: Instant) -> Result<Response, ApiError> {
+    let request = query::count(query)?;
+    let answer = cluster.count(&request.query, deadline).await.map_err(|error| match error {
+        ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
+        error => error.into(),
+    })?;
+    if !request.partial && !answer.completeness.is_whole() {
+        return Err(ApiError::Partial(answer.completeness));
+    }
+    let body = envelope::count(&answer, request.query.group_by);
+    Ok(noted(envelope::json(StatusCode::OK, &body), &answer.completeness))
+}
