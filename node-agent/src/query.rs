@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rollcall_proto::filter::InvalidFilter;
 use rollcall_proto::order::InvalidKey;
-use rollcall_proto::v1::{Client, Filter, ListRequest, SurveyRequest, SurveyResponse};
+use rollcall_proto::v1::{Client, ExportRequest, Filter, ListRequest, SurveyRequest, SurveyResponse};
 use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
 use thiserror::Error;
 
@@ -148,6 +148,17 @@ impl TryFrom<ListRequest> for List {
         }
         let ranks = offset..offset.saturating_add(limit.into());
         Ok(Self { selection: Selection::new(filter, order, snapshot, after)?, ranks, without_statistics })
+    }
+}
+
+/// An export is the list of all clients, as they are at present.
+impl TryFrom<ExportRequest> for List {
+    type Error = QueryError;
+
+    fn try_from(request: ExportRequest) -> Result<Self, QueryError> {
+        let ExportRequest { filter, order, without_statistics } = request;
+        let selection = Selection::new(filter, order, 0, None)?;
+        Ok(Self { selection, ranks: 0..u64::MAX, without_statistics })
     }
 }
 

@@ -1,10 +1,11 @@
 //! The agent's gRPC service, `rollcall.v1.Node`.
 //!
 //! Every answer carries the agent's identity. Describe is always answered; the other calls are refused until the
-//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains. A
-//! call's deadline holds here too: work stops when it has passed or the caller has gone. Reading many rows happens
-//! off the runtime's threads, as many scans at once as there are cores. A kick that has begun is finished even if
-//! nobody waits for it: a half-kicked client helps nobody.
+//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains.
+//! Exports, which last as long as their reader takes, have a limit of their own. A call's deadline holds here too:
+//! work stops when it has passed or the caller has gone. Reading many rows happens off the runtime's threads, as many
+//! scans at once as there are cores. A kick that has begun is finished even if nobody waits for it: a half-kicked
+//! client helps nobody.
 
 mod list;
 
@@ -18,8 +19,8 @@ use futures::Stream;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::Node;
 use rollcall_proto::v1::{
-    DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity, KickRequest, KickResponse,
-    ListRequest, ListResponse, SurveyRequest, SurveyResponse,
+    DescribeRequest, DescribeResponse, ExportRequest, GetRequest, GetResponse, Identity, KickRequest,
+    KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -78,10 +79,21 @@ impl NodeService {
     /// Lets a call in. Before the broker's clients are known every answer would be wrong: an empty list, a "not found".
     /// That the agent drains is said first: it tells the caller not to come back.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.check_known()?;
+        self.agent.calls.admit()
+    }
+
+    /// Lets an export in; as `admit`.
+    fn admit_export(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.check_known()?;
+        self.agent.calls.admit_export()
+    }
+
+    fn check_known(&self) -> Result<(), Status> {
         if !self.agent.calls.is_draining() && !self.agent.follower.is_known() {
             return Err(Status::unavailable("the broker's clients are not known yet"));
         }
-        self.agent.calls.admit()
+        Ok(())
     }
 
     /// Asks the index, off the runtime if that takes long. `ask` gets a function that says whether to stop.
@@ -116,7 +128,26 @@ impl NodeService {
             .await?;
         Ok(SurveyResponse { identity: Some(self.agent.identity.clone()), ..answer })
     }
+
+    /// The rows of a list, chunk by chunk, out of one view.
+    async fn rows(
+        &self,
+        list: List,
+        deadline: Deadline,
+        call: OwnedSemaphorePermit,
+    ) -> Result<Response<ListStream>, Status> {
+        let selection = list.selection.clone();
+        let asked = selection.clone();
+        let ask =
+            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
+        let view = self.agent.calls.bound(deadline, ask).await?;
+        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
+        Ok(Response::new(Box::pin(chunks)))
+    }
 }
+
+/// Chunks of rows, in order.
+type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
 
 /// Says that the caller has gone, by being dropped before it is of no use any more.
 #[derive(Default)]
@@ -130,7 +161,8 @@ impl Drop for Gone {
 
 #[async_trait]
 impl Node for NodeService {
-    type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
+    type ListStream = ListStream;
+    type ExportStream = ListStream;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         let agent = &self.agent;
@@ -159,17 +191,18 @@ impl Node for NodeService {
         self.agent.calls.bound(deadline, self.survey(survey, deadline)).await.map(Response::new)
     }
 
-    async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListStream>, Status> {
         let call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        let selection = list.selection.clone();
-        let asked = selection.clone();
-        let ask =
-            self.ask(&selection, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
-        let view = self.agent.calls.bound(deadline, ask).await?;
-        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
-        Ok(Response::new(Box::pin(chunks)))
+        self.rows(list, deadline, call).await
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<ListStream>, Status> {
+        let call = self.admit_export()?;
+        let deadline = Deadline::of(request.metadata());
+        let list = List::try_from(request.into_inner()).map_err(to_status)?;
+        self.rows(list, deadline, call).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
@@ -256,25 +289,4 @@ fn to_status(error: QueryError) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use rollcall_proto::{REASON_METADATA, Reason};
-    use tonic::Code;
-
-    use super::*;
-    use crate::broker::synthetic::SyntheticBroker;
-
-    #[tokio::test]
-    async fn calls_are_refused_until_the_clients_are_known_and_while_draining() {
-        let agent = Arc::new(Agent::new("a", Arc::new(SyntheticBroker::new(0, 0, "a")), 1));
-        let service = NodeService::new(Arc::clone(&agent));
-        let refusal = async || {
-            let status = service.get(Request::new(GetRequest::default())).await.unwrap_err();
-            let word = status.metadata().get(REASON_METADATA).map(|word| word.to_str().unwrap().to_owned());
-            (status.code(), word.and_then(|word| Reason::from_word(&word)))
-        };
-        assert_eq!(refusal().await, (Code::Unavailable, None));
-        agent.calls.drain();
-        assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
-        assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
-    }
-}
+mod tests;
