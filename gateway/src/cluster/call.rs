@@ -34,6 +34,7 @@ impl CallError {
         Self { reason: Reason::Protocol, detail: detail.into(), snapshot_gone: false, retryable: false }
     }
 
+    /// The node's answer did not come in time.
     fn timeout() -> Self {
         Self {
             reason: Reason::Timeout,

@@ -14,12 +14,14 @@ use crate::page::completeness::{Completeness, FailedNode};
 use crate::page::cursor::Position;
 
 mod call;
+mod export;
 mod fanout;
 mod get;
 mod kick;
 mod list;
 mod node;
 
+pub use self::export::{Export, ExportQuery};
 pub use self::node::InvalidNode;
 
 /// The nodes a request is about.
@@ -230,6 +232,20 @@ impl Cluster {
     /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `CursorLost`.
     pub async fn list(&self, query: &ListQuery, deadline: Instant) -> Result<ListAnswer, ClusterError> {
         list::list(self, query, deadline).await
+    }
+
+    /// Every client that matches, one after the other. The nodes have until `start_by` for their first rows, and
+    /// `node_timeout` for the next ones whenever they are waited for.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`.
+    pub async fn export(
+        &self,
+        query: &ExportQuery,
+        start_by: Instant,
+        node_timeout: Duration,
+    ) -> Result<Export, ClusterError> {
+        export::export(self, query, start_by, node_timeout).await
     }
 
     /// Every session under a client id.

@@ -1,4 +1,4 @@
-//! The query string becomes a [`ListQuery`] and what only concerns the presentation.
+//! The query string becomes a [`ListQuery`] or an [`ExportQuery`] and what only concerns the presentation.
 //!
 //! Unknown parameters are refused: a mistyped filter must never widen a result. So is whatever cannot be read;
 //! integers out of range are not that, they just lie beyond every value there is.
@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use super::decode::{self, InvalidEncoding, Shown};
 use super::row::{Fields, KEYS};
-use crate::cluster::{ListQuery, Scope, Start};
+use crate::cluster::{ExportQuery, ListQuery, Scope, Start};
 use crate::page::cursor::{self, Fingerprint};
 
 /// More parameters than this are refused.
@@ -42,6 +42,9 @@ const LIST: [&str; 22] = [
     "_partial",
     "_node",
 ];
+
+/// Those that say where a page is, which an export has no use for.
+const PAGE: [&str; 3] = ["_page", "_cursor", "_limit"];
 
 /// A query string that cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -118,10 +121,80 @@ impl Given<'_> {
 /// Reads the query string of a list.
 pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadParameter> {
     let known: Vec<&'static str> = LIST.into_iter().filter(|name| given.takes(name)).collect();
+    let Asked { filter, order, scope, once } = read(query, &known, given)?;
+    let limit = once.limit.unwrap_or(MAX_LIMIT);
+    let start = match (once.page, once.cursor) {
+        (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
+        (page, None) => Start::Page(page.unwrap_or(1)),
+        // A walk begins with the empty cursor, as it ends.
+        (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
+        (None, Some(cursor)) => {
+            let position = cursor::decode(fingerprint(&filter, order, &scope), order, &cursor);
+            Start::Cursor(position.map_err(|error| BadParameter::Value {
+                name: "_cursor",
+                value: cursor,
+                expected: error.expected().to_owned(),
+            })?)
+        }
+    };
+    Ok(ListRequest {
+        query: ListQuery { filter, order, start, limit, scope },
+        fields: once.fields.unwrap_or(Fields::ALL),
+        partial: once.partial.unwrap_or(true),
+    })
+}
+
+/// What an export is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ExportRequest {
+    /// For the cluster.
+    pub(super) query: ExportQuery,
+    /// Which keys of the rows to write.
+    pub(super) fields: Fields,
+    /// How to write them.
+    pub(super) format: Format,
+    /// Whether an export that lacks nodes is welcome; `None` if nothing was said.
+    pub(super) partial: Option<bool>,
+}
+
+/// How an export is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Format {
+    /// A JSON object a line.
+    #[default]
+    Ndjson,
+    /// As in RFC 4180.
+    Csv,
+}
+
+/// Reads the query string of an export.
+pub(super) fn export(query: &str) -> Result<ExportRequest, BadParameter> {
+    let known: Vec<&'static str> =
+        LIST.into_iter().filter(|name| !PAGE.contains(name)).chain(["_format"]).collect();
+    let Asked { filter, order, scope, once } = read(query, &known, Given::default())?;
+    let fields = once.fields.unwrap_or(Fields::ALL);
+    Ok(ExportRequest {
+        query: ExportQuery { filter, order, scope, with_statistics: fields.have_statistics() },
+        fields,
+        format: once.format.unwrap_or_default(),
+        partial: once.partial,
+    })
+}
+
+/// What the parameters of a list or an export say.
+struct Asked {
+    filter: Filter,
+    order: Order,
+    scope: Scope,
+    once: Once,
+}
+
+/// Reads parameters of these names.
+fn read(query: &str, known: &[&'static str], given: Given<'_>) -> Result<Asked, BadParameter> {
     let mut filter = Filter::default();
     let mut nodes = Vec::new();
     let mut once = Once::default();
-    for Parameter { name, value } in parameters(query, &known)? {
+    for Parameter { name, value } in parameters(query, known)? {
         let bad = |expected: &str| BadParameter::Value {
             name,
             value: value.clone(),
@@ -182,8 +255,16 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
             "_partial" => set(&mut once.partial, name, flag(&value).ok_or_else(|| bad("true or false"))?)?,
             "_node" if value.is_empty() => return Err(bad("the name of a node")),
             "_node" => nodes.push(value),
-            // Every name is one of LIST, all of which stand above.
-            _ => return Err(unknown(name.to_owned(), &known)),
+            "_format" => {
+                let format = match value.as_str() {
+                    "ndjson" => Format::Ndjson,
+                    "csv" => Format::Csv,
+                    _ => return Err(bad("ndjson or csv")),
+                };
+                set(&mut once.format, name, format)?;
+            }
+            // Every known name stands above.
+            _ => return Err(unknown(name.to_owned(), known)),
         }
     }
     nodes.extend(given.node.map(str::to_owned));
@@ -195,26 +276,7 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
         descending: once.descending.unwrap_or_default(),
     };
     let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
-    let limit = once.limit.unwrap_or(MAX_LIMIT);
-    let start = match (once.page, once.cursor) {
-        (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
-        (page, None) => Start::Page(page.unwrap_or(1)),
-        // A walk begins with the empty cursor, as it ends.
-        (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
-        (None, Some(cursor)) => {
-            let position = cursor::decode(fingerprint(&filter, order, &scope), order, &cursor);
-            Start::Cursor(position.map_err(|error| BadParameter::Value {
-                name: "_cursor",
-                value: cursor,
-                expected: error.expected().to_owned(),
-            })?)
-        }
-    };
-    Ok(ListRequest {
-        query: ListQuery { filter, order, start, limit, scope },
-        fields: once.fields.unwrap_or(Fields::ALL),
-        partial: once.partial.unwrap_or(true),
-    })
+    Ok(Asked { filter, order, scope, once })
 }
 
 /// What binds a cursor to its list.
@@ -268,6 +330,7 @@ struct Once {
     descending: Option<bool>,
     fields: Option<Fields>,
     partial: Option<bool>,
+    format: Option<Format>,
 }
 
 fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), BadParameter> {

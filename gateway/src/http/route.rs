@@ -15,6 +15,8 @@ pub(super) enum Route {
     Client { node: Option<String>, clientid: String },
     /// `/clients/username/{username}`
     Username { node: Option<String>, username: String },
+    /// `/client_export`
+    Export,
     /// `/nodes`
     Nodes,
     /// `/nodes/{node}`
@@ -27,6 +29,7 @@ enum Raw<'a> {
     Clients(Option<&'a str>),
     Client(Option<&'a str>, &'a str),
     Username(Option<&'a str>, &'a str),
+    Export,
     Nodes,
     Node(&'a str),
 }
@@ -54,6 +57,7 @@ impl Route {
             Raw::Username(on, username) => {
                 Self::Username { node: node(on)?, username: part("username", username)? }
             }
+            Raw::Export => Self::Export,
             Raw::Nodes => Self::Nodes,
             Raw::Node(name) => Self::Node { node: part("node", name)? },
         })
@@ -71,6 +75,7 @@ impl<'a> Raw<'a> {
             return None;
         }
         match segments[..] {
+            ["client_export"] => Some(Self::Export),
             ["nodes"] => Some(Self::Nodes),
             ["nodes", node] => Some(Self::Node(node)),
             ["nodes", node, "clients", ref rest @ ..] => Self::clients(Some(node), rest),
@@ -118,6 +123,7 @@ mod tests {
             ("/clients/..", Route::Client { node: None, clientid: "..".into() }),
             ("/clients/a%2Fb+c", Route::Client { node: None, clientid: "a/b+c".into() }),
             ("/clients/%2F", Route::Client { node: None, clientid: "/".into() }),
+            ("/client_export", Route::Export),
             ("/nodes", Route::Nodes),
             ("/nodes/a@127.0.0.1", Route::Node { node: "a@127.0.0.1".into() }),
             ("/nodes/a%40127.0.0.1/clients", Route::Clients { node: on() }),
@@ -146,6 +152,8 @@ mod tests {
             "/nodes/n/client",
             "/nodes/n/clients/a/b",
             "/client_counts",
+            "/client_export/x",
+            "/nodes/n/client_export",
         ] {
             assert!(matches!(found(path), Err(ApiError::NoRoute)), "{path:?}");
         }
@@ -161,7 +169,7 @@ mod tests {
                 "{path}"
             );
         }
-        for path in ["/clients", "/clients/username/u", "/nodes", "/nodes/n"] {
+        for path in ["/clients", "/clients/username/u", "/client_export", "/nodes", "/nodes/n"] {
             let refused = Route::find(&Method::DELETE, path);
             assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: READ })), "{path}");
             assert!(Route::find(&Method::HEAD, path).is_ok(), "{path}");

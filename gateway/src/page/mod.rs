@@ -1,8 +1,9 @@
 //! The pure core of a page: which ranks of which node make it up ([`select`]), how sorted rows become one list
-//! ([`merge`]), what an
-//! answer lacks ([`completeness`]), and where a walk goes on ([`cursor`]). Nothing here knows a network, a task or a clock.
+//! ([`merge`]) or one stream ([`streams`]), what an answer lacks ([`completeness`]), and where a walk goes on ([`cursor`]).
+//! Nothing here knows a network, a task or a clock.
 
 pub mod completeness;
 pub mod cursor;
 pub mod merge;
 pub mod select;
+pub mod streams;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use fake_node::{Behaviour, DEADLINE, FakeNode};
 
+mod export;
 mod fake_node;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.
