@@ -151,6 +151,9 @@ impl Config {
         let seconds = Duration::from_secs;
         let limits = Limits {
             requests: positive("max-requests", told.max_requests, 512)?,
+            exports: positive("max-exports", told.max_exports, 4)?,
+            export_node_timeout: told.export_node_timeout.map_or(seconds(60), |text| text.0),
+            export_client_timeout: told.export_client_timeout.map_or(seconds(300), |text| text.0),
             connections: positive("max-connections", told.max_connections, 4096)?,
             url_bytes: positive("max-url-bytes", told.max_url_bytes, 16 << 10)?,
             head_bytes: positive("max-head-bytes", told.max_head_bytes, 64 << 10)?,
@@ -176,6 +179,8 @@ impl Config {
         for (key, duration) in [
             ("request-timeout", config.request_timeout),
             ("read-timeout", config.limits.read_timeout),
+            ("export-node-timeout", config.limits.export_node_timeout),
+            ("export-client-timeout", config.limits.export_client_timeout),
             ("probe-interval", config.cluster.probe_interval),
             ("connect-timeout", config.cluster.connect_timeout),
         ] {

@@ -11,11 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
 
-/// Admits calls up to a limit, and none while draining.
+/// Exports in flight at the most. Each keeps one state of the index alive, and lasts as long as its reader takes.
+const MOST_EXPORTS: u32 = 8;
+
+/// Admits calls up to a limit, exports up to another so that slow readers leave the calls' places alone, and none while
+/// draining.
 #[derive(Debug)]
 pub(crate) struct Calls {
     free: Arc<Semaphore>,
     most: u32,
+    free_exports: Arc<Semaphore>,
     draining: AtomicBool,
     /// Ends the calls in flight.
     cut_off: CancellationToken,
@@ -26,6 +31,7 @@ impl Calls {
         Self {
             free: Arc::new(Semaphore::new(most as usize)),
             most,
+            free_exports: Arc::new(Semaphore::new(MOST_EXPORTS as usize)),
             draining: AtomicBool::new(false),
             cut_off: CancellationToken::new(),
         }
@@ -33,13 +39,25 @@ impl Calls {
 
     /// Lets a call in; it counts until the permit is dropped.
     pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.admit_to(&self.free, || format!("the agent is at its limit of {} calls", self.most))
+    }
+
+    /// Lets an export in; as [`Calls::admit`].
+    pub(crate) fn admit_export(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.admit_to(&self.free_exports, || format!("the agent is at its limit of {MOST_EXPORTS} exports"))
+    }
+
+    fn admit_to(
+        &self,
+        free: &Arc<Semaphore>,
+        full: impl FnOnce() -> String,
+    ) -> Result<OwnedSemaphorePermit, Status> {
         if self.is_draining() {
             return Err(draining());
         }
-        Arc::clone(&self.free).try_acquire_owned().map_err(|_| {
-            let message = format!("the agent is at its limit of {} calls", self.most);
-            refusal(Code::ResourceExhausted, message, Reason::Overloaded)
-        })
+        Arc::clone(free)
+            .try_acquire_owned()
+            .map_err(|_| refusal(Code::ResourceExhausted, full(), Reason::Overloaded))
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -68,15 +86,17 @@ impl Calls {
         }
     }
 
-    /// How many calls are in flight.
+    /// How many calls and exports are in flight.
     pub(crate) fn in_flight(&self) -> usize {
-        (self.most as usize).saturating_sub(self.free.available_permits())
+        let places = self.most as usize + MOST_EXPORTS as usize;
+        places.saturating_sub(self.free.available_permits() + self.free_exports.available_permits())
     }
 
     /// Waits until no call is in flight; only of use while draining.
     pub(crate) async fn idle(&self) {
         // All permits at once are free only when no call has one. The semaphore is never closed.
         let _ = self.free.acquire_many(self.most).await;
+        let _ = self.free_exports.acquire_many(MOST_EXPORTS).await;
     }
 }
 
@@ -202,6 +222,21 @@ mod tests {
         let result = short.bound(std::future::pending::<Result<(), Status>>()).await;
         assert_eq!(result.unwrap_err().code(), Code::DeadlineExceeded);
         assert!(short.has_passed());
+    }
+
+    #[tokio::test]
+    async fn exports_have_places_of_their_own_and_are_waited_for() {
+        let calls = Calls::new(1);
+        let exports: Vec<_> = (0..MOST_EXPORTS).map(|_| calls.admit_export().unwrap()).collect();
+        assert_eq!(calls.admit_export().unwrap_err().code(), Code::ResourceExhausted);
+        drop(calls.admit().unwrap());
+        assert_eq!(calls.in_flight(), MOST_EXPORTS as usize);
+        calls.drain();
+        let idle = tokio::time::timeout(Duration::from_millis(20), calls.idle());
+        assert!(idle.await.is_err());
+        drop(exports);
+        calls.idle().await;
+        assert_eq!(calls.admit_export().unwrap_err().code(), Code::Unavailable);
     }
 
     #[tokio::test]

@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rollcall_proto::filter::InvalidFilter;
 use rollcall_proto::order::InvalidKey;
-use rollcall_proto::v1::{Client, CountRequest, Filter, GroupBy, ListRequest, SurveyRequest, SurveyResponse};
+use rollcall_proto::v1::{
+    Client, CountRequest, ExportRequest, Filter, GroupBy, ListRequest, SurveyRequest, SurveyResponse,
+};
 use rollcall_proto::{MAX_FENCES, MAX_GROUPS, MAX_GROUPS_BYTES, MAX_WINDOW, Matcher, Order, v1};
 use thiserror::Error;
 
@@ -180,6 +182,17 @@ impl TryFrom<CountRequest> for Count {
         let CountRequest { filter, group_by } = request;
         let group_by = GroupBy::try_from(group_by).map_err(|_| QueryError::GroupBy(group_by))?;
         Ok(Self { matcher: Matcher::new(filter.unwrap_or_default())?, group_by })
+    }
+}
+
+/// An export is the list of all clients, as they are at present.
+impl TryFrom<ExportRequest> for List {
+    type Error = QueryError;
+
+    fn try_from(request: ExportRequest) -> Result<Self, QueryError> {
+        let ExportRequest { filter, order, without_statistics } = request;
+        let selection = Selection::new(filter, order, 0, None)?;
+        Ok(Self { selection, ranks: 0..u64::MAX, without_statistics })
     }
 }
 

@@ -1,10 +1,11 @@
 //! The agent's gRPC service, `rollcall.v1.Node`.
 //!
 //! Every answer carries the agent's identity. Describe is always answered; the other calls are refused until the
-//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains. A
-//! call's deadline holds here too: work stops when it has passed or the caller has gone. Reading many rows happens
-//! off the runtime's threads, as many scans at once as there are cores. A kick that has begun is finished even if
-//! nobody waits for it: a half-kicked client helps nobody.
+//! broker's clients are known for the first time, admitted up to a limit, and refused while the agent drains.
+//! Exports, which last as long as their reader takes, have a limit of their own. A call's deadline holds here too:
+//! work stops when it has passed or the caller has gone. Reading many rows happens off the runtime's threads, as many
+//! scans at once as there are cores. A kick that has begun is finished even if nobody waits for it: a half-kicked
+//! client helps nobody.
 
 mod count;
 mod list;
@@ -19,8 +20,8 @@ use futures::Stream;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::Node;
 use rollcall_proto::v1::{
-    CountRequest, CountResponse, DescribeRequest, DescribeResponse, GetRequest, GetResponse, Identity,
-    KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
+    CountRequest, CountResponse, DescribeRequest, DescribeResponse, ExportRequest, GetRequest, GetResponse,
+    Identity, KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Request, Response, Status};
@@ -79,10 +80,21 @@ impl NodeService {
     /// Lets a call in. Before the broker's clients are known every answer would be wrong: an empty list, a "not found".
     /// That the agent drains is said first: it tells the caller not to come back.
     fn admit(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.check_known()?;
+        self.agent.calls.admit()
+    }
+
+    /// Lets an export in; as `admit`.
+    fn admit_export(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.check_known()?;
+        self.agent.calls.admit_export()
+    }
+
+    fn check_known(&self) -> Result<(), Status> {
         if !self.agent.calls.is_draining() && !self.agent.follower.is_known() {
             return Err(not_yet_known());
         }
-        self.agent.calls.admit()
+        Ok(())
     }
 
     /// Asks the index, off the runtime if that takes long: if `rows` is large. `ask` gets a function that says
@@ -118,7 +130,25 @@ impl NodeService {
             .await?;
         Ok(SurveyResponse { identity: Some(self.agent.identity.clone()), ..answer })
     }
+
+    /// The rows of a list, chunk by chunk, out of one view.
+    async fn rows(
+        &self,
+        list: List,
+        deadline: Deadline,
+        call: OwnedSemaphorePermit,
+    ) -> Result<Response<ListStream>, Status> {
+        let asked = list.selection.clone();
+        let rows = self.agent.queries.rows_to_visit(&asked);
+        let ask = self.ask(rows, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
+        let view = self.agent.calls.bound(deadline, ask).await?;
+        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
+        Ok(Response::new(Box::pin(chunks)))
+    }
 }
+
+/// Chunks of rows, in order.
+type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
 
 /// Says that the caller has gone, by being dropped before it is of no use any more.
 #[derive(Default)]
@@ -132,7 +162,8 @@ impl Drop for Gone {
 
 #[async_trait]
 impl Node for NodeService {
-    type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
+    type ListStream = ListStream;
+    type ExportStream = ListStream;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
         let agent = &self.agent;
@@ -161,16 +192,18 @@ impl Node for NodeService {
         self.agent.calls.bound(deadline, self.survey(survey, deadline)).await.map(Response::new)
     }
 
-    async fn list(&self, request: Request<ListRequest>) -> Result<Response<Self::ListStream>, Status> {
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListStream>, Status> {
         let call = self.admit()?;
         let deadline = Deadline::of(request.metadata());
         let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        let asked = list.selection.clone();
-        let rows = self.agent.queries.rows_to_visit(&asked);
-        let ask = self.ask(rows, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
-        let view = self.agent.calls.bound(deadline, ask).await?;
-        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
-        Ok(Response::new(Box::pin(chunks)))
+        self.rows(list, deadline, call).await
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<ListStream>, Status> {
+        let call = self.admit_export()?;
+        let deadline = Deadline::of(request.metadata());
+        let list = List::try_from(request.into_inner()).map_err(to_status)?;
+        self.rows(list, deadline, call).await
     }
 
     type CountStream = Pin<Box<dyn Stream<Item = Result<CountResponse, Status>> + Send>>;
@@ -277,87 +310,4 @@ fn to_status(error: QueryError) -> Status {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::StreamExt as _;
-    use rollcall_proto::v1::{Client, Filter, GroupBy};
-    use rollcall_proto::{REASON_METADATA, Reason};
-    use tonic::Code;
-
-    use super::*;
-    use crate::broker::ClientChange;
-    use crate::broker::synthetic::SyntheticBroker;
-
-    #[tokio::test]
-    async fn calls_are_refused_until_the_clients_are_known_and_while_draining() {
-        let agent = Arc::new(Agent::new("a", Arc::new(SyntheticBroker::new(0, 0, "a")), 1));
-        let service = NodeService::new(Arc::clone(&agent));
-        let refusal = async || {
-            let status = service.get(Request::new(GetRequest::default())).await.unwrap_err();
-            let word = status.metadata().get(REASON_METADATA).map(|word| word.to_str().unwrap().to_owned());
-            (status.code(), word.and_then(|word| Reason::from_word(&word)))
-        };
-        assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Unreachable)));
-        agent.calls.drain();
-        assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
-        assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
-    }
-
-    /// An agent that takes one call at a time, with so many clients of three zones.
-    async fn service(clients: u64) -> NodeService {
-        let broker = Arc::new(SyntheticBroker::new(1, 1, "a@h"));
-        let agent = Agent::new("a@h", broker, 1);
-        let client = |n: u64| Client {
-            clientid: n.to_string(),
-            session: n,
-            username: Some(n.to_string()),
-            zone: Some((n % 3).to_string()),
-            ..Client::default()
-        };
-        agent.follower.apply(ClientChange::Resync((0..clients).map(client).collect())).await;
-        NodeService::new(Arc::new(agent))
-    }
-
-    async fn count(
-        service: &NodeService,
-        group_by: GroupBy,
-        filter: Filter,
-    ) -> Result<Vec<CountResponse>, Status> {
-        let request = CountRequest { filter: Some(filter), group_by: group_by.into() };
-        let stream = service.count(Request::new(request)).await?.into_inner();
-        Ok(stream.map(Result::unwrap).collect().await)
-    }
-
-    #[tokio::test]
-    async fn a_count_is_answered_on_and_off_the_runtime() {
-        for clients in [30, 30_000] {
-            let service = service(clients).await;
-            let chunks = count(&service, GroupBy::Zone, Filter::default()).await.unwrap();
-            let identity = Some(service.agent.identity.clone());
-            assert_eq!((chunks.len(), &chunks[0].identity, chunks[0].count), (1, &identity, clients));
-            let counts: Vec<u64> = chunks[0].groups.iter().map(|group| group.count).collect();
-            assert_eq!(counts, [clients / 3; 3]);
-            let all = count(&service, GroupBy::Unspecified, Filter::default()).await.unwrap();
-            assert_eq!(all, [CountResponse { identity, count: clients, groups: vec![] }]);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_count_is_refused_as_other_calls_are() {
-        let service = service(200_001).await;
-        let code = |answer: Result<Vec<CountResponse>, Status>| answer.unwrap_err().code();
-        let everyone = Filter::default;
-        assert_eq!(code(count(&service, GroupBy::Username, everyone()).await), Code::FailedPrecondition);
-        let bad = Filter { conn_state: vec![9], ..everyone() };
-        assert_eq!(code(count(&service, GroupBy::Zone, bad).await), Code::InvalidArgument);
-        let mut late = Request::new(CountRequest { filter: None, group_by: GroupBy::Username.into() });
-        late.set_timeout(std::time::Duration::from_nanos(1));
-        assert_eq!(service.count(late).await.err().unwrap().code(), Code::DeadlineExceeded);
-        let request = Request::new(CountRequest::default());
-        let first = service.count(request).await.unwrap();
-        let refused = code(count(&service, GroupBy::Zone, everyone()).await);
-        assert_eq!(refused, Code::ResourceExhausted, "a call counts until its stream ends");
-        drop(first);
-        service.agent.calls.drain();
-        assert_eq!(code(count(&service, GroupBy::Zone, everyone()).await), Code::Unavailable);
-    }
-}
+mod tests;

@@ -117,7 +117,7 @@ async fn health_says_serving_once_the_clients_are_known() {
         assert_eq!(agent.health(service).await, ServingStatus::NotServing);
     }
     let refused = agent.get().await.unwrap_err();
-    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, None));
+    assert_eq!((refused.code(), reason(&refused)), (Code::Unavailable, Some(Reason::Unreachable)));
     assert_eq!(refused.message(), "the broker's clients are not known yet");
     let described = agent.client().describe(DescribeRequest {}).await.unwrap().into_inner();
     assert_eq!((described.resynced_at_ms, described.broker_error.as_str()), (None, "no answer"));

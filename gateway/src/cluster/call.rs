@@ -48,6 +48,7 @@ impl CallError {
         Self { failed_precondition: true, ..Self::protocol(detail) }
     }
 
+    /// The node's answer did not come in time.
     fn timeout() -> Self {
         Self {
             reason: Reason::Timeout,

@@ -16,12 +16,14 @@ use crate::page::groups::{GroupBy, Top};
 
 mod call;
 mod counts;
+mod export;
 mod fanout;
 mod get;
 mod kick;
 mod list;
 mod node;
 
+pub use self::export::{Export, ExportQuery};
 pub use self::node::InvalidNode;
 
 /// The nodes a request is about.
@@ -284,6 +286,20 @@ impl Cluster {
     /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `TooManyGroups`.
     pub async fn count(&self, query: &CountQuery, deadline: Instant) -> Result<CountAnswer, ClusterError> {
         counts::count(self, query, deadline).await
+    }
+
+    /// Every client that matches, one after the other. The nodes have until `start_by` for their first rows, and
+    /// `node_timeout` for the next ones whenever they are waited for.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`.
+    pub async fn export(
+        &self,
+        query: &ExportQuery,
+        start_by: Instant,
+        node_timeout: Duration,
+    ) -> Result<Export, ClusterError> {
+        export::export(self, query, start_by, node_timeout).await
     }
 
     /// Every session under a client id.

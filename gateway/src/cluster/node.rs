@@ -34,6 +34,10 @@ pub enum InvalidNode {
     },
 }
 
+/// What a node may send ahead of the reader in an export, bytes: some two chunks of ordinary rows, so that the node works
+/// on the next while one is merged.
+const EXPORT_WINDOW: u32 = 512 << 10;
+
 /// The longest name of a node, bytes. Cursors hold it.
 const MAX_NAME: usize = 128;
 
@@ -43,6 +47,7 @@ pub(super) struct Node {
     /// host:port of the agent.
     pub address: String,
     client: NodeClient<Channel>,
+    endpoint: Endpoint,
     seen: Mutex<Seen>,
 }
 
@@ -54,6 +59,12 @@ struct Seen {
     state: NodeState,
     last_seen: Option<SystemTime>,
     last_error: Option<String>,
+}
+
+fn stub(channel: Channel) -> NodeClient<Channel> {
+    NodeClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES)
 }
 
 impl Node {
@@ -81,12 +92,10 @@ impl Node {
                 .tls_config(config)
                 .map_err(|source| InvalidNode::Tls { address: address.to_owned(), source })?;
         }
-        let client = NodeClient::new(endpoint.connect_lazy())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         Ok(Self {
             address: address.to_owned(),
-            client,
+            client: stub(endpoint.connect_lazy()),
+            endpoint,
             seen: Mutex::new(Seen {
                 name: None,
                 description: None,
@@ -100,6 +109,15 @@ impl Node {
     /// The node's stub; clones share the channel.
     pub(super) fn client(&self) -> NodeClient<Channel> {
         self.client.clone()
+    }
+
+    /// A stub with a connection of its own, for a call that is read slowly: what it leaves unread would take up the
+    /// window that all calls of the shared connection have together.
+    pub(super) fn export_client(&self) -> NodeClient<Channel> {
+        let endpoint = self.endpoint.clone();
+        let endpoint =
+            endpoint.initial_stream_window_size(EXPORT_WINDOW).initial_connection_window_size(EXPORT_WINDOW);
+        stub(endpoint.connect_lazy())
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

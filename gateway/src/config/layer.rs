@@ -74,9 +74,21 @@ pub struct Layer {
     #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
     pub read_timeout: Option<Span>,
 
+    /// How long an export waits for a node's next rows [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub export_node_timeout: Option<Span>,
+
+    /// How long an export waits for a client that takes nothing [default: 5m]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub export_client_timeout: Option<Span>,
+
     /// Requests answered at once; more get 503 [default: 512]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_requests: Option<Count>,
+
+    /// Exports written at once, beside the requests; more get 503 [default: 4]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_exports: Option<Count>,
 
     /// Connections at once; more are closed [default: 4096]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
@@ -135,7 +147,10 @@ impl Layer {
             base_path: self.base_path.or(under.base_path),
             request_timeout: self.request_timeout.or(under.request_timeout),
             read_timeout: self.read_timeout.or(under.read_timeout),
+            export_node_timeout: self.export_node_timeout.or(under.export_node_timeout),
+            export_client_timeout: self.export_client_timeout.or(under.export_client_timeout),
             max_requests: self.max_requests.or(under.max_requests),
+            max_exports: self.max_exports.or(under.max_exports),
             max_connections: self.max_connections.or(under.max_connections),
             max_url_bytes: self.max_url_bytes.or(under.max_url_bytes),
             max_head_bytes: self.max_head_bytes.or(under.max_head_bytes),

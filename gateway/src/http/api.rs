@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
@@ -17,7 +18,7 @@ use super::limits::Limits;
 use super::observe::ShownKey;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{clients, counts, nodes};
+use super::{clients, counts, export, nodes};
 use crate::cluster::Cluster;
 use crate::keys::{Key, KeyRing, Role};
 
@@ -35,6 +36,8 @@ pub(crate) struct Api {
     limits: Limits,
     /// One for each request in progress.
     slots: Semaphore,
+    /// One for each export in progress; they have none of the others.
+    exports: Arc<Semaphore>,
 }
 
 impl Api {
@@ -47,7 +50,8 @@ impl Api {
         limits: Limits,
     ) -> Self {
         let slots = Semaphore::new(limits.requests);
-        Self { cluster, keys, base_path, timeout, limits, slots }
+        let exports = Arc::new(Semaphore::new(limits.exports));
+        Self { cluster, keys, base_path, timeout, limits, slots, exports }
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -59,10 +63,10 @@ impl Api {
         path.strip_prefix(&self.base_path).filter(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    /// When a request must be answered.
-    fn deadline(&self, headers: &HeaderMap) -> Result<Instant, ApiError> {
+    /// When a request must be answered that may take so long.
+    fn deadline(headers: &HeaderMap, most: Duration) -> Result<Instant, ApiError> {
         let mut values = headers.get_all(TIMEOUT_HEADER).iter();
-        let Some(value) = values.next() else { return Ok(Instant::now() + self.timeout) };
+        let Some(value) = values.next() else { return Ok(Instant::now() + most) };
         let text = String::from_utf8_lossy(value.as_bytes());
         let asked = text.parse().ok().filter(|asked| *asked > 0 && values.next().is_none());
         let asked: u64 = asked.ok_or_else(|| ApiError::BadHeader {
@@ -70,7 +74,7 @@ impl Api {
             value: Shown(&text).to_string(),
             expected: "one integer from 1, milliseconds",
         })?;
-        Ok(Instant::now() + self.timeout.min(Duration::from_millis(asked)))
+        Ok(Instant::now() + most.min(Duration::from_millis(asked)))
     }
 }
 
@@ -83,13 +87,16 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
         Ok(key) => key,
         Err(refused) => return ApiError::from(refused).into_response(),
     };
-    let Ok(_slot) = api.slots.try_acquire() else {
+    let route = Route::find(&parts.method, path);
+    // An export has a limit of its own: it may last for minutes.
+    let is_export = matches!(route, Ok(Route::Export));
+    let Ok(_slot) = (if is_export { Ok(None) } else { api.slots.try_acquire().map(Some) }) else {
         return ApiError::Overloaded { limit: api.limits.requests }.into_response();
     };
-    let query = parts.uri.query().unwrap_or_default();
-    let result = match api.deadline(&parts.headers) {
+    let most = if is_export { api.limits.export_node_timeout } else { api.timeout };
+    let result = match Api::deadline(&parts.headers, most) {
         Ok(deadline) => {
-            let operation = operate(&api, key, &parts.method, path, query, deadline);
+            let operation = operate(&api, key, &parts, route, deadline);
             timeout_at(deadline, operation).await.unwrap_or_else(|_| {
                 let kick = parts.method == Method::DELETE;
                 Err(ApiError::Deadline { kick })
@@ -108,13 +115,13 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
 async fn operate(
     api: &Api,
     key: &Key,
-    method: &Method,
-    path: &str,
-    query: &str,
+    parts: &Parts,
+    route: Result<Route, ApiError>,
     deadline: Instant,
 ) -> Result<Response, ApiError> {
     let cluster = &api.cluster;
-    match Route::find(method, path)? {
+    let query = parts.uri.query().unwrap_or_default();
+    match route? {
         Route::Clients { node } => {
             let given = Given { node: node.as_deref(), username: None };
             clients::list(cluster, query, given, deadline).await
@@ -123,7 +130,7 @@ async fn operate(
             let given = Given { node: node.as_deref(), username: Some(&username) };
             clients::list(cluster, query, given, deadline).await
         }
-        Route::Client { node, clientid } if method == Method::DELETE => {
+        Route::Client { node, clientid } if parts.method == Method::DELETE => {
             if key.role != Role::Operator {
                 return Err(ApiError::Forbidden { key: key.id.to_string() });
             }
@@ -131,6 +138,7 @@ async fn operate(
         }
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
         Route::Counts => counts::count(cluster, query, deadline).await,
+        Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
         Route::Nodes => {
             query::none(query)?;
             Ok(nodes::list(cluster))

@@ -117,6 +117,27 @@ impl<'a> NodesMeta<'a> {
     }
 }
 
+/// The last line of an export.
+#[derive(Serialize)]
+pub(super) struct ExportEnd<'a> {
+    meta: ExportMeta<'a>,
+}
+
+#[derive(Serialize)]
+struct ExportMeta<'a> {
+    complete: bool,
+    count: u64,
+    nodes: Nodes<'a>,
+}
+
+impl<'a> ExportEnd<'a> {
+    /// After so many rows.
+    pub(super) fn new(count: u64, completeness: &'a Completeness) -> Self {
+        let complete = completeness.is_whole();
+        Self { meta: ExportMeta { complete, count, nodes: Nodes::whole(completeness) } }
+    }
+}
+
 #[derive(Serialize)]
 struct Kicked<'a> {
     node: &'a str,

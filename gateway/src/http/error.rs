@@ -79,6 +79,12 @@ pub(crate) enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// The gateway writes as many exports as it may.
+    #[error("the gateway is writing {limit} exports already, try again later")]
+    TooManyExports {
+        /// The limit.
+        limit: usize,
+    },
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Draining,
@@ -108,6 +114,9 @@ pub(crate) enum ApiError {
     /// `_partial=false`, and some nodes did not answer.
     #[error("not every node answered, and _partial=false asks for all: {}", failed(.0))]
     Partial(Completeness),
+    /// Some nodes did not answer, and the format has no place to say so.
+    #[error("not every node answered, which a CSV cannot say, expected _partial=true to have it nevertheless: {}", failed(.0))]
+    PartialCsv(Completeness),
 }
 
 fn failed(completeness: &Completeness) -> String {
@@ -129,10 +138,12 @@ impl ApiError {
             | Self::UnknownNode { .. } => (StatusCode::BAD_REQUEST, Code::BadParameter),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
-            Self::Overloaded { .. } | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
+            Self::Overloaded { .. } | Self::TooManyExports { .. } | Self::Draining => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
+            }
             Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
-            Self::Partial(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
+            Self::Partial(_) | Self::PartialCsv(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
             Self::Cluster(error) => match error {
                 ClusterError::UnknownNode { .. } => (StatusCode::NOT_FOUND, Code::NodeFailure),
                 ClusterError::NotFound { .. } => (StatusCode::NOT_FOUND, Code::ClientNotFound),
@@ -154,7 +165,7 @@ impl ApiError {
     /// What is known of the nodes that were asked.
     fn nodes(&self) -> Option<Nodes<'_>> {
         match self {
-            Self::Partial(completeness) => Some(Nodes::whole(completeness)),
+            Self::Partial(completeness) | Self::PartialCsv(completeness) => Some(Nodes::whole(completeness)),
             Self::Cluster(
                 ClusterError::NobodyAnswered { failed } | ClusterError::NotFoundIncomplete { failed, .. },
             ) => Some(Nodes::failed(failed)),
@@ -181,6 +192,9 @@ impl IntoResponse for ApiError {
             }
             Self::Overloaded { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Self::TooManyExports { .. } => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
             }
             // What is left of the body is not worth reading.
             Self::TooLarge { .. } | Self::BodyBroken => {
@@ -229,6 +243,7 @@ mod tests {
             ApiError::BodyBroken,
             ApiError::TooLarge { what: "URL".into(), bytes: 20_000, limit: 16_384 },
             ApiError::Overloaded { limit: 512 },
+            ApiError::TooManyExports { limit: 4 },
             ApiError::Draining,
             ApiError::Deadline { kick: false },
             ApiError::Deadline { kick: true },
@@ -246,6 +261,7 @@ mod tests {
             owner_failed(Reason::Unreachable).into(),
             owner_failed(Reason::Draining).into(),
             ApiError::Partial(Completeness { total: 3, answered: 1, failed: failed() }),
+            ApiError::PartialCsv(Completeness { total: 3, answered: 1, failed: failed() }),
         ];
         let mut table = String::new();
         for error in errors {

@@ -22,6 +22,12 @@ use super::error::ApiError;
 pub struct Limits {
     /// Requests answered at once; more are refused.
     pub requests: usize,
+    /// Exports written at once, beside the requests; more are refused.
+    pub exports: usize,
+    /// How long an export waits for a node's next rows.
+    pub export_node_timeout: Duration,
+    /// How long an export waits for its client to take what is written.
+    pub export_client_timeout: Duration,
     /// Connections at once; more are closed as they come.
     pub connections: usize,
     /// Bytes of a request's URL.

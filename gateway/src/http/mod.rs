@@ -2,10 +2,10 @@
 //!
 //! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
 //! the health routes or [`api`]: key, place among the routes, operation. A list goes on to [`clients`], [`query`], the
-//! cluster, [`envelope`] and [`row`]. Whatever fails on the way is an [`error::ApiError`], the one place where
+//! cluster, [`envelope`] and [`row`]; an export to [`export`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
-//! Every answer is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
+//! Every answer but an export is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,9 +24,11 @@ pub(crate) mod api;
 mod auth;
 mod clients;
 mod counts;
+mod csv;
 mod decode;
 mod envelope;
 pub(crate) mod error;
+mod export;
 pub(crate) mod limits;
 mod nodes;
 mod observe;

@@ -36,10 +36,21 @@ pub(super) struct Answered {
 #[derive(Clone, Debug)]
 pub(super) struct ShownKey(pub(super) Arc<str>);
 
+/// A request's id, for what is logged of it later.
+#[derive(Clone, Debug)]
+pub(super) struct RequestId(HeaderValue);
+
+impl RequestId {
+    pub(super) fn shown(&self) -> &str {
+        shown(&self.0)
+    }
+}
+
 /// Answers a request and logs it.
-pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
+pub(super) async fn observe(mut request: Request<Body>, next: Next) -> Response {
     let begun = Instant::now();
     let id = request_id(request.headers());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     let url = request.uri().clone();
     let remote = request.extensions().get::<RemoteAddress>().map(|remote| remote.0);

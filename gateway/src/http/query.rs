@@ -1,5 +1,5 @@
-//! The query string becomes a [`ListQuery`] or a [`CountQuery`](crate::cluster::CountQuery), and what only concerns the
-//! presentation. [`narrowing`] reads what all of them take: filters, nodes and whether a part of them will do.
+//! The query string becomes a [`ListQuery`], an [`ExportQuery`](crate::cluster::ExportQuery) or a
+//! [`CountQuery`](crate::cluster::CountQuery), and what only concerns the presentation. [`narrowing`] reads what all of them take: filters, nodes and whether a part of them will do.
 //!
 //! Unknown parameters are refused: a mistyped filter must never widen a result. So is whatever cannot be read;
 //! integers out of range are not that, they just lie beyond every value there is.
@@ -15,8 +15,10 @@ use crate::cluster::{ListQuery, Scope, Start};
 use crate::page::cursor::{self, Fingerprint};
 
 pub(super) use self::count::count;
+pub(super) use self::export::{ExportRequest, Format, export};
 
 mod count;
+mod export;
 mod narrowing;
 
 /// More parameters than this are refused.
@@ -126,9 +128,43 @@ impl Given<'_> {
 /// Reads the query string of a list.
 pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadParameter> {
     let known: Vec<&'static str> = LIST.into_iter().filter(|name| given.takes(name)).collect();
+    let Asked { filter, order, scope, partial, once } = read(query, &known, given)?;
+    let limit = once.limit.unwrap_or(MAX_LIMIT);
+    let start = match (once.page, once.cursor) {
+        (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
+        (page, None) => Start::Page(page.unwrap_or(1)),
+        // A walk begins with the empty cursor, as it ends.
+        (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
+        (None, Some(cursor)) => {
+            let position = cursor::decode(fingerprint(&filter, order, &scope), order, &cursor);
+            Start::Cursor(position.map_err(|error| BadParameter::Value {
+                name: "_cursor",
+                value: cursor,
+                expected: error.expected().to_owned(),
+            })?)
+        }
+    };
+    Ok(ListRequest {
+        query: ListQuery { filter, order, start, limit, scope },
+        fields: once.fields.unwrap_or(Fields::ALL),
+        partial: partial.unwrap_or(true),
+    })
+}
+
+/// What the parameters of a list or an export say.
+struct Asked {
+    filter: Filter,
+    order: Order,
+    scope: Scope,
+    partial: Option<bool>,
+    once: Once,
+}
+
+/// Reads parameters of these names.
+fn read(query: &str, known: &[&'static str], given: Given<'_>) -> Result<Asked, BadParameter> {
     let mut narrowing = Narrowing::default();
     let mut once = Once::default();
-    for parameter in parameters(query, &known)? {
+    for parameter in parameters(query, known)? {
         let Some(Parameter { name, value }) = narrowing.take(parameter)? else { continue };
         let bad = |expected: &str| bad_value(name, &value, expected);
         match name {
@@ -156,8 +192,16 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
                 set(&mut once.descending, name, descending)?;
             }
             "_fields" => set(&mut once.fields, name, fields(&value)?)?,
-            // Every name is one of LIST, all of which stand above or were taken.
-            _ => return Err(unknown(name.to_owned(), &known)),
+            "_format" => {
+                let format = match value.as_str() {
+                    "ndjson" => Format::Ndjson,
+                    "csv" => Format::Csv,
+                    _ => return Err(bad("ndjson or csv")),
+                };
+                set(&mut once.format, name, format)?;
+            }
+            // Every known name stands above or was taken.
+            _ => return Err(unknown(name.to_owned(), known)),
         }
     }
     let Narrowed { filter, scope, partial } = narrowing.given(given);
@@ -165,26 +209,7 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
         field: once.sort.unwrap_or(SortField::Clientid),
         descending: once.descending.unwrap_or_default(),
     };
-    let limit = once.limit.unwrap_or(MAX_LIMIT);
-    let start = match (once.page, once.cursor) {
-        (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
-        (page, None) => Start::Page(page.unwrap_or(1)),
-        // A walk begins with the empty cursor, as it ends.
-        (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
-        (None, Some(cursor)) => {
-            let position = cursor::decode(fingerprint(&filter, order, &scope), order, &cursor);
-            Start::Cursor(position.map_err(|error| BadParameter::Value {
-                name: "_cursor",
-                value: cursor,
-                expected: error.expected().to_owned(),
-            })?)
-        }
-    };
-    Ok(ListRequest {
-        query: ListQuery { filter, order, start, limit, scope },
-        fields: once.fields.unwrap_or(Fields::ALL),
-        partial,
-    })
+    Ok(Asked { filter, order, scope, partial, once })
 }
 
 /// What binds a cursor to its list.
@@ -225,6 +250,7 @@ struct Once {
     sort: Option<SortField>,
     descending: Option<bool>,
     fields: Option<Fields>,
+    format: Option<Format>,
 }
 
 fn set<T>(slot: &mut Option<T>, name: &'static str, value: T) -> Result<(), BadParameter> {

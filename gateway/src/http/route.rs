@@ -17,6 +17,8 @@ pub(super) enum Route {
     Username { node: Option<String>, username: String },
     /// `/client_counts`
     Counts,
+    /// `/client_export`
+    Export,
     /// `/nodes`
     Nodes,
     /// `/nodes/{node}`
@@ -30,6 +32,7 @@ enum Raw<'a> {
     Client(Option<&'a str>, &'a str),
     Username(Option<&'a str>, &'a str),
     Counts,
+    Export,
     Nodes,
     Node(&'a str),
 }
@@ -58,6 +61,7 @@ impl Route {
                 Self::Username { node: node(on)?, username: part("username", username)? }
             }
             Raw::Counts => Self::Counts,
+            Raw::Export => Self::Export,
             Raw::Nodes => Self::Nodes,
             Raw::Node(name) => Self::Node { node: part("node", name)? },
         })
@@ -76,6 +80,7 @@ impl<'a> Raw<'a> {
         }
         match segments[..] {
             ["client_counts"] => Some(Self::Counts),
+            ["client_export"] => Some(Self::Export),
             ["nodes"] => Some(Self::Nodes),
             ["nodes", node] => Some(Self::Node(node)),
             ["nodes", node, "clients", ref rest @ ..] => Self::clients(Some(node), rest),
@@ -124,6 +129,7 @@ mod tests {
             ("/clients/a%2Fb+c", Route::Client { node: None, clientid: "a/b+c".into() }),
             ("/clients/%2F", Route::Client { node: None, clientid: "/".into() }),
             ("/client_counts", Route::Counts),
+            ("/client_export", Route::Export),
             ("/nodes", Route::Nodes),
             ("/nodes/a@127.0.0.1", Route::Node { node: "a@127.0.0.1".into() }),
             ("/nodes/a%40127.0.0.1/clients", Route::Clients { node: on() }),
@@ -153,6 +159,8 @@ mod tests {
             "/nodes/n/clients/a/b",
             "/client_counts/zone",
             "/nodes/n/client_counts",
+            "/client_export/x",
+            "/nodes/n/client_export",
         ] {
             assert!(matches!(found(path), Err(ApiError::NoRoute)), "{path:?}");
         }
@@ -168,7 +176,9 @@ mod tests {
                 "{path}"
             );
         }
-        for path in ["/clients", "/clients/username/u", "/client_counts", "/nodes", "/nodes/n"] {
+        for path in
+            ["/clients", "/clients/username/u", "/client_counts", "/client_export", "/nodes", "/nodes/n"]
+        {
             let refused = Route::find(&Method::DELETE, path);
             assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: READ })), "{path}");
             assert!(Route::find(&Method::HEAD, path).is_ok(), "{path}");

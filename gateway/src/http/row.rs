@@ -5,6 +5,8 @@
 //! `mountpoint` are the text "undefined" where there is none, as EMQX writes it; `disconnected_at` is there only
 //! while the client is disconnected.
 
+use std::net::IpAddr;
+
 use rollcall_proto::address;
 use rollcall_proto::v1::{Client, ConnState, Statistics};
 use serde::ser::SerializeMap;
@@ -53,6 +55,9 @@ pub(crate) const KEYS: [&str; 37] = [
     "reductions",
 ];
 
+/// Where the statistics begin in [`KEYS`].
+const STATISTICS_FROM: usize = 17;
+
 /// What EMQX writes for a user name or mountpoint that is not there.
 const UNDEFINED: &str = "undefined";
 
@@ -75,84 +80,170 @@ impl Fields {
         })
     }
 
+    /// The keys, in the order of [`KEYS`].
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        KEYS.into_iter().enumerate().filter(move |(at, _)| self.has(*at)).map(|(_, key)| key)
+    }
+
+    /// Whether one of them is a live figure.
+    pub(super) fn have_statistics(self) -> bool {
+        self.names().any(|key| KEYS[STATISTICS_FROM..].contains(&key))
+    }
+
     fn has(self, at: usize) -> bool {
         self.0 >> at & 1 == 1
     }
 }
 
 /// A client, to be written as a row.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<'a> {
     pub(crate) client: &'a Client,
     pub(crate) fields: Fields,
 }
 
-impl Serialize for Row<'_> {
+/// What stands under a key.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Value<'a> {
+    /// Not even the key.
+    Absent,
+    /// The broker cannot tell.
+    Null,
+    Text(&'a str),
+    Number(u64),
+    Flag(bool),
+    Address(IpAddr),
+    Time(Millis),
+}
+
+impl<'a> From<&'a str> for Value<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<u32> for Value<'_> {
+    fn from(number: u32) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u64> for Value<'_> {
+    fn from(number: u64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl From<bool> for Value<'_> {
+    fn from(flag: bool) -> Self {
+        Self::Flag(flag)
+    }
+}
+
+impl From<IpAddr> for Value<'_> {
+    fn from(address: IpAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl From<Millis> for Value<'_> {
+    fn from(time: Millis) -> Self {
+        Self::Time(time)
+    }
+}
+
+impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl Serialize for Value<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Absent | Self::Null => serializer.serialize_none(),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => serializer.serialize_u64(*number),
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+            Self::Address(address) => address.serialize(serializer),
+            Self::Time(time) => time.serialize(serializer),
+        }
+    }
+}
+
+impl Row<'_> {
+    /// Gives each key that was asked for and what stands under it, in the order of [`KEYS`].
+    pub(super) fn each<E>(
+        &self,
+        mut take: impl FnMut(&'static str, Value<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let client = self.client;
         let state = client.conn_state();
         let unknown = Statistics::default();
         let figures = client.statistics.as_ref().unwrap_or(&unknown);
-        let mut row = Writer { map: serializer.serialize_map(None)?, fields: self.fields, at: 0 };
-        row.put("node", &client.node)?;
-        row.put("clientid", &client.clientid)?;
-        row.put("username", client.username.as_deref().unwrap_or(UNDEFINED))?;
-        row.put("proto_name", &client.proto_name)?;
-        row.put("proto_ver", &client.proto_ver)?;
-        row.put("ip_address", &address::from_wire(&client.ip_address))?;
-        row.put("port", &client.port)?;
-        row.put("is_bridge", &client.is_bridge)?;
-        row.put("zone", &client.zone)?;
-        row.put("mountpoint", client.mountpoint.as_deref().unwrap_or(UNDEFINED))?;
-        row.put("keepalive", &client.keepalive)?;
-        row.put("clean_start", &client.clean_start)?;
-        row.put("expiry_interval", &client.expiry_interval)?;
-        row.put("connected", &(state == ConnState::Connected))?;
-        row.put("connected_at", &client.connected_at_ms.map(Millis))?;
-        if state == ConnState::Disconnected {
-            row.put("disconnected_at", &client.disconnected_at_ms.map(Millis))?;
-        } else {
-            row.at += 1;
-        }
-        row.put("created_at", &client.created_at_ms.map(Millis))?;
-        row.put("subscriptions_cnt", &figures.subscriptions_cnt)?;
-        row.put("max_subscriptions", &figures.max_subscriptions)?;
-        row.put("inflight", &figures.inflight)?;
-        row.put("max_inflight", &figures.max_inflight)?;
-        row.put("mqueue_len", &figures.mqueue_len)?;
-        row.put("max_mqueue", &figures.max_mqueue)?;
-        row.put("mqueue_dropped", &figures.mqueue_dropped)?;
-        row.put("awaiting_rel", &figures.awaiting_rel)?;
-        row.put("max_awaiting_rel", &figures.max_awaiting_rel)?;
-        row.put("recv_oct", &figures.recv_oct)?;
-        row.put("recv_cnt", &figures.recv_cnt)?;
-        row.put("recv_pkt", &figures.recv_pkt)?;
-        row.put("recv_msg", &figures.recv_msg)?;
-        row.put("send_oct", &figures.send_oct)?;
-        row.put("send_cnt", &figures.send_cnt)?;
-        row.put("send_pkt", &figures.send_pkt)?;
-        row.put("send_msg", &figures.send_msg)?;
-        row.put("mailbox_len", &figures.mailbox_len)?;
-        row.put("heap_size", &figures.heap_size)?;
-        row.put("reductions", &figures.reductions)?;
-        row.map.end()
+        let mut at = 0;
+        let mut put = |key: &'static str, value: Value<'_>| {
+            debug_assert_eq!(KEYS[at], key);
+            let is_wanted = self.fields.has(at);
+            at += 1;
+            if is_wanted { take(key, value) } else { Ok(()) }
+        };
+        put("node", client.node.as_str().into())?;
+        put("clientid", client.clientid.as_str().into())?;
+        put("username", client.username.as_deref().unwrap_or(UNDEFINED).into())?;
+        put("proto_name", client.proto_name.as_deref().into())?;
+        put("proto_ver", client.proto_ver.into())?;
+        put("ip_address", address::from_wire(&client.ip_address).into())?;
+        put("port", client.port.into())?;
+        put("is_bridge", client.is_bridge.into())?;
+        put("zone", client.zone.as_deref().into())?;
+        put("mountpoint", client.mountpoint.as_deref().unwrap_or(UNDEFINED).into())?;
+        put("keepalive", client.keepalive.into())?;
+        put("clean_start", client.clean_start.into())?;
+        put("expiry_interval", client.expiry_interval.into())?;
+        put("connected", (state == ConnState::Connected).into())?;
+        put("connected_at", client.connected_at_ms.map(Millis).into())?;
+        put(
+            "disconnected_at",
+            if state == ConnState::Disconnected {
+                client.disconnected_at_ms.map(Millis).into()
+            } else {
+                Value::Absent
+            },
+        )?;
+        put("created_at", client.created_at_ms.map(Millis).into())?;
+        put("subscriptions_cnt", figures.subscriptions_cnt.into())?;
+        put("max_subscriptions", figures.max_subscriptions.into())?;
+        put("inflight", figures.inflight.into())?;
+        put("max_inflight", figures.max_inflight.into())?;
+        put("mqueue_len", figures.mqueue_len.into())?;
+        put("max_mqueue", figures.max_mqueue.into())?;
+        put("mqueue_dropped", figures.mqueue_dropped.into())?;
+        put("awaiting_rel", figures.awaiting_rel.into())?;
+        put("max_awaiting_rel", figures.max_awaiting_rel.into())?;
+        put("recv_oct", figures.recv_oct.into())?;
+        put("recv_cnt", figures.recv_cnt.into())?;
+        put("recv_pkt", figures.recv_pkt.into())?;
+        put("recv_msg", figures.recv_msg.into())?;
+        put("send_oct", figures.send_oct.into())?;
+        put("send_cnt", figures.send_cnt.into())?;
+        put("send_pkt", figures.send_pkt.into())?;
+        put("send_msg", figures.send_msg.into())?;
+        put("mailbox_len", figures.mailbox_len.into())?;
+        put("heap_size", figures.heap_size.into())?;
+        put("reductions", figures.reductions.into())?;
+        Ok(())
     }
 }
 
-/// Writes the keys in the order of [`KEYS`] and leaves out those that were not asked for.
-struct Writer<M> {
-    map: M,
-    fields: Fields,
-    at: usize,
-}
-
-impl<M: SerializeMap> Writer<M> {
-    fn put<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> Result<(), M::Error> {
-        debug_assert_eq!(KEYS[self.at], key);
-        if self.fields.has(self.at) {
-            self.map.serialize_entry(key, value)?;
-        }
-        self.at += 1;
-        Ok(())
+impl Serialize for Row<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        self.each(|key, value| match value {
+            Value::Absent => Ok(()),
+            value => map.serialize_entry(key, &value),
+        })?;
+        map.end()
     }
 }
 
@@ -244,6 +335,16 @@ mod tests {
             r#"{"clientid":"sp ace/\"ü\"","disconnected_at":"2021-03-18 02:15:58","recv_oct":10}"#
         );
         assert_eq!(Fields::parse(&KEYS.join(",")), Ok(Fields::ALL));
+    }
+
+    #[test]
+    fn figures_are_wanted_where_one_of_them_is() {
+        for (names, expected) in
+            [("clientid,created_at", false), ("subscriptions_cnt", true), ("node,reductions", true)]
+        {
+            assert_eq!(Fields::parse(names).unwrap().have_statistics(), expected, "{names}");
+        }
+        assert_eq!(Fields::ALL.names().collect::<Vec<_>>(), KEYS);
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::keys::{Key, KeyRing};
 
 const LIMITS: Limits = Limits {
     requests: 8,
+    exports: 1,
+    export_node_timeout: Duration::from_secs(5),
+    export_client_timeout: Duration::from_secs(5),
     connections: 8,
     url_bytes: 1000,
     head_bytes: 3000,

@@ -24,6 +24,16 @@ impl Serialize for Millis {
     }
 }
 
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let civil = Civil::new(self.0);
+        match civil.short() {
+            Some(text) => f.write_str(std::str::from_utf8(&text).unwrap_or_default()),
+            None => civil.fmt(f),
+        }
+    }
+}
+
 struct Civil {
     year: i64,
     month: i64,

@@ -2,7 +2,10 @@
 //!
 //! hyper answers a head that it cannot parse or hold by itself, without a body, before any of our code has seen the
 //! request. Such an answer is recognised on its way out, as every answer of ours has an id, and replaced. It is always
-//! a connection's last.
+//! a connection's last. A body that comes in chunks may hold any bytes, such as those of an answer of hyper's; hyper never
+//! writes one without the frame of its chunk in the next slice, and gives an answer of its own as a single slice.
+//!
+//! A client that takes nothing for [`STALLED`] while there is something to write is cut off.
 //!
 //! After an answer to a request that was not read to its end, closing at once would have the kernel reset the
 //! connection and discard the answer on the client's side; so what still comes in is read and dropped for a while.
@@ -21,6 +24,9 @@ use tokio::time::{Sleep, sleep};
 const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 16 << 20;
 
+/// How long a client may take nothing.
+const STALLED: Duration = Duration::from_secs(300);
+
 /// No head that hyper writes by itself is longer.
 const LONGEST_OWN_HEAD: usize = 256;
 
@@ -35,18 +41,40 @@ pub(super) struct HttpStream {
     pending: Bytes,
     /// The last head written was of a refusal.
     refused: bool,
+    /// Runs while the connection takes no more.
+    stalled: Option<Pin<Box<Sleep>>>,
     lingering: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
 impl HttpStream {
     /// A connection of which `ahead` has been read already.
     pub(super) fn new(tcp: TcpStream, ahead: Vec<u8>, rewrite: bool) -> Self {
-        Self { tcp, ahead: ahead.into(), rewrite, pending: Bytes::new(), refused: false, lingering: None }
+        Self {
+            tcp,
+            ahead: ahead.into(),
+            rewrite,
+            pending: Bytes::new(),
+            refused: false,
+            stalled: None,
+            lingering: None,
+        }
+    }
+
+    /// Passes on how far a write to the connection came, as long as it comes further in time.
+    fn within_time<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let timer = self.stalled.get_or_insert_with(|| Box::pin(sleep(STALLED)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
     }
 
     fn poll_write_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.pending.has_remaining() {
-            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.pending))?;
+            let write = Pin::new(&mut self.tcp).poll_write(cx, &self.pending);
+            let written = ready!(self.within_time(cx, write))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -56,14 +84,14 @@ impl HttpStream {
     }
 
     /// Looks at what hyper writes: what to do with the head at its beginning.
-    fn look(&mut self, head: &[u8]) -> Look {
+    fn look(&mut self, head: &[u8], is_alone: bool) -> Look {
         if !self.rewrite {
             return Look::AsItIs;
         }
         if head.starts_with(b"HTTP/1.") {
             self.refused = head.get(9) == Some(&b'4');
         }
-        match own_answer(head) {
+        match own_answer(head).filter(|_| is_alone) {
             None => Look::AsItIs,
             Some((0, status)) => {
                 self.pending = replacement(status);
@@ -84,7 +112,7 @@ enum Look {
 }
 
 /// Finds an answer of hyper's own at the end of what it writes: where it begins, and its status. The text it is
-/// recognised by cannot be part of a body, since JSON holds no bare line ends.
+/// recognised by cannot be part of a body that is written without chunks, since JSON holds no bare line ends.
 fn own_answer(written: &[u8]) -> Option<(usize, &str)> {
     const BEGINNING: &[u8] = b"HTTP/1.1 4";
     if !written.ends_with(b"\r\n\r\n") {
@@ -142,11 +170,12 @@ impl AsyncWrite for HttpStream {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_write_pending(cx))?;
         let first = slices.first().map_or(&[][..], |slice| slice);
-        match self.look(first) {
+        let write = match self.look(first, slices.len() <= 1) {
             Look::AsItIs => Pin::new(&mut self.tcp).poll_write_vectored(cx, slices),
             Look::UpTo(end) => Pin::new(&mut self.tcp).poll_write(cx, &first[..end]),
-            Look::Replaced(length) => Poll::Ready(Ok(length)),
-        }
+            Look::Replaced(length) => return Poll::Ready(Ok(length)),
+        };
+        self.within_time(cx, write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -185,6 +214,37 @@ mod tests {
     use super::*;
 
     const OWN: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon, 23 Nov 2026 12:00:00 GMT\r\n\r\n";
+
+    async fn connection() -> (HttpStream, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (tcp, _) = listener.accept().await.unwrap();
+        (HttpStream::new(tcp, Vec::new(), true), client)
+    }
+
+    #[tokio::test]
+    async fn what_looks_like_hypers_own_answer_in_a_chunk_is_left_alone() {
+        use tokio::io::AsyncReadExt as _;
+        let (mut stream, mut client) = connection().await;
+        let write = |stream: &mut HttpStream, slices: &[IoSlice<'_>]| {
+            let mut cx = Context::from_waker(std::task::Waker::noop());
+            assert!(Pin::new(stream).poll_write_vectored(&mut cx, slices).is_ready());
+        };
+        write(&mut stream, &[IoSlice::new(OWN.as_bytes()), IoSlice::new(b"\r\n")]);
+        let mut seen = vec![0; OWN.len()];
+        client.read_exact(&mut seen).await.unwrap();
+        assert_eq!(seen, OWN.as_bytes());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_cut_off() {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut stream, _client) = connection().await;
+        let begun = tokio::time::Instant::now();
+        let error = stream.write_all(&vec![b' '; 64 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(begun.elapsed() >= STALLED);
+    }
 
     #[test]
     fn hypers_own_answer_is_found_alone_and_behind_others() {

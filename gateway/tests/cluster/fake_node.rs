@@ -23,8 +23,12 @@ pub(crate) enum Behaviour {
     Hang,
     /// Answers Describe, hangs in everything else.
     HangInQueries,
-    /// Sends the first chunk of a list and then nothing.
+    /// Sends the first chunk of a list or an export and then nothing.
     HangMidway,
+    /// Sends the first chunk of an export and then an error.
+    BreakMidway,
+    /// Sends the first chunk of an export again and again.
+    Repeats,
     Draining,
     Overloaded,
     /// Rows in descending order where ascending was asked for.
@@ -67,6 +71,8 @@ pub(crate) struct Calls {
     pub(crate) lists: AtomicUsize,
     pub(crate) rows_sent: AtomicUsize,
     pub(crate) kicks: AtomicUsize,
+    /// Exports that have not ended.
+    pub(crate) exports_open: AtomicUsize,
 }
 
 impl FakeNode {
@@ -270,6 +276,57 @@ impl Node for Service {
         Ok(Response::new(async_stream(chunks, node.behaviour == Behaviour::HangMidway)))
     }
 
+    type ExportStream = Self::ListStream;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        use futures::StreamExt as _;
+        let node = Arc::clone(&self.0);
+        node.misbehave().await?;
+        let request = request.into_inner();
+        let mut rows = node.matching(request.filter, order_of(request.order));
+        for row in &mut rows {
+            row.node = if node.behaviour == Behaviour::ForeignRows { "other".into() } else { String::new() };
+            row.statistics = (!request.without_statistics)
+                .then(|| v1::Statistics { recv_oct: Some(row.session), ..v1::Statistics::default() });
+        }
+        if node.behaviour == Behaviour::Unsorted {
+            rows.reverse();
+        }
+        let mut chunks: Vec<_> = rows
+            .chunks(100)
+            .map(|rows| v1::ListResponse { clients: rows.to_vec(), ..v1::ListResponse::default() })
+            .collect();
+        if chunks.is_empty() {
+            chunks.push(v1::ListResponse::default());
+        }
+        if node.behaviour == Behaviour::Repeats {
+            chunks.push(chunks[0].clone());
+            chunks.swap_remove(1);
+        }
+        chunks[0].identity = node.identity();
+        let behaviour = node.behaviour;
+        let counted = Arc::clone(&node);
+        let open = Open::new(node);
+        let all = futures::stream::iter(chunks).map(move |chunk: v1::ListResponse| {
+            counted.calls.rows_sent.fetch_add(chunk.clients.len(), Ordering::Relaxed);
+            Ok(chunk)
+        });
+        let stream: Self::ExportStream = match behaviour {
+            Behaviour::HangMidway => Box::pin(all.take(1).chain(futures::stream::pending())),
+            Behaviour::BreakMidway => {
+                let broken = futures::stream::iter([Err(Status::unavailable("gone"))]);
+                Box::pin(all.take(1).chain(broken))
+            }
+            _ => Box::pin(all),
+        };
+        Ok(Response::new(Box::pin(stream.inspect(move |_| {
+            let _ = &open;
+        }))))
+    }
+
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.0.misbehave().await?;
         let clientid = request.into_inner().clientid;
@@ -299,6 +356,22 @@ impl Node for Service {
             }
         };
         Ok(Response::new(v1::KickResponse { identity: self.0.identity(), outcome: outcome.into() }))
+    }
+}
+
+/// An export, as long as its stream lives.
+struct Open(Arc<FakeNode>);
+
+impl Open {
+    fn new(node: Arc<FakeNode>) -> Self {
+        node.calls.exports_open.fetch_add(1, Ordering::Relaxed);
+        Self(node)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.calls.exports_open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

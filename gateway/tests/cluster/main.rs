@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 
+mod export;
 mod fake_node;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use fake_node::{Behaviour, FakeNode};
 
+mod export;
 #[path = "../cluster/fake_node.rs"]
 #[allow(dead_code, reason = "it is told to do more in the tests of the cluster")]
 mod fake_node;
@@ -41,13 +42,22 @@ async fn gateway(b: Behaviour, more: &[&str]) -> SocketAddr {
 async fn gateway_over(a: Arc<FakeNode>, b: Arc<FakeNode>, more: &[&str]) -> SocketAddr {
     let (a, b) = (a.serve().await, b.serve().await);
     let nodes = [a.to_string(), b.to_string()].into_iter().chain(more.iter().map(ToString::to_string));
-    let layer = Layer {
-        node: Some(nodes.map(|node| node.parse().unwrap()).collect()),
+    serve(layer(nodes.collect()), 2).await
+}
+
+/// What gateways over these nodes are told.
+fn layer(nodes: Vec<String>) -> Layer {
+    Layer {
+        node: Some(nodes.iter().map(|node| node.parse().unwrap()).collect()),
         key: Some(vec!["ops:secret:operator".into()]),
         probe_interval: Some("100ms".parse().unwrap()),
         request_timeout: Some("1s".parse().unwrap()),
         ..Layer::default()
-    };
+    }
+}
+
+/// A gateway that knows so many of its nodes.
+async fn serve(layer: Layer, known: usize) -> SocketAddr {
     let gateway = Gateway::start(Config::new(layer).unwrap()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -56,7 +66,7 @@ async fn gateway_over(a: Arc<FakeNode>, b: Arc<FakeNode>, more: &[&str]) -> Sock
     for _ in 0..100 {
         let (_, body) = send(address, "GET", "/nodes").await;
         let told = body["data"].as_array().unwrap().iter().filter(|node| node["state"] == "connected");
-        if told.count() == 2 {
+        if told.count() == known {
             return address;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -68,7 +68,7 @@ pub(in crate::http) fn count(query: &str) -> Result<CountRequest, BadParameter> 
     }
     let Narrowed { filter, scope, partial } = narrowing.given(Given::default());
     let query = CountQuery { filter, group_by, top: top.unwrap_or(DEFAULT_TOP), scope };
-    Ok(CountRequest { query, partial })
+    Ok(CountRequest { query, partial: partial.unwrap_or(true) })
 }
 
 fn fields() -> String {

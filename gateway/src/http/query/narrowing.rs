@@ -20,8 +20,8 @@ pub(super) struct Narrowing {
 pub(super) struct Narrowed {
     pub(super) filter: Filter,
     pub(super) scope: Scope,
-    /// Whether an answer that lacks nodes is welcome.
-    pub(super) partial: bool,
+    /// Whether an answer that lacks nodes is welcome; `None` if nothing was said.
+    pub(super) partial: Option<bool>,
 }
 
 impl Narrowing {
@@ -74,7 +74,7 @@ impl Narrowing {
             narrow_username(&mut filter, username);
         }
         let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
-        Narrowed { filter, scope, partial: partial.unwrap_or(true) }
+        Narrowed { filter, scope, partial }
     }
 }
 

@@ -1,0 +1,291 @@
+//! Every client that matches, written while the nodes send them.
+//!
+//! A task of its own merges, writes and compresses, and hands over pieces of some 64 KiB through a channel that holds one:
+//! a client that reads slowly stops the task there, and the nodes behind it. The task ends with the response's body, so
+//! a connection that is dropped ends the nodes' calls; a client that takes no piece for
+//! [`Limits::export_client_timeout`] is given up.
+//!
+//! What lacks rows in its middle must not look whole: NDJSON ends with a line that says so, CSV ends without the end of
+//! its body. HTTP/1.0 bodies have no end of their own, so there is no CSV over HTTP/1.0.
+//!
+//! Memory: some twenty pieces an export, of which hyper queues sixteen, besides what [`Export`] holds. The answer is
+//! compressed by gzip where the client takes it; zstd would need a C library.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::Response;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::{Stream, stream};
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use http::request::Parts;
+use http::{HeaderMap, Version};
+use thiserror::Error;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::csv;
+use super::envelope::ExportEnd;
+use super::error::ApiError;
+use super::limits::Limits;
+use super::observe::{Answered, RequestId};
+use super::query::{self, BadParameter, ExportRequest, Format};
+use super::row::{Fields, Row};
+use crate::cluster::{Cluster, ClusterError, Export};
+use crate::page::completeness::Completeness;
+
+/// A piece is handed over once it has so many bytes; a row is never split.
+const PIECE: usize = 64 << 10;
+
+/// Answers with the beginning of an export, whose body goes on by itself. The nodes have until `start_by` to begin.
+pub(super) async fn export(
+    cluster: &Cluster,
+    places: &Arc<Semaphore>,
+    limits: Limits,
+    parts: &Parts,
+    start_by: Instant,
+) -> Result<Response, ApiError> {
+    let ExportRequest { query, fields, format, partial } =
+        query::export(parts.uri.query().unwrap_or_default())?;
+    let has_chunks = parts.version > Version::HTTP_10;
+    if format == Format::Csv && !has_chunks {
+        return Err(ApiError::BadParameter(BadParameter::Value {
+            name: "_format",
+            value: "csv".into(),
+            expected: "ndjson over HTTP/1.0, by which a CSV that broke off would look whole".into(),
+        }));
+    }
+    let full = |_| ApiError::TooManyExports { limit: limits.exports };
+    let place = Arc::clone(places).try_acquire_owned().map_err(full)?;
+    let export =
+        cluster.export(&query, start_by, limits.export_node_timeout).await.map_err(|error| match error {
+            ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
+            error => error.into(),
+        })?;
+    let completeness = export.completeness();
+    match (format, partial) {
+        _ if completeness.is_whole() => {}
+        (_, Some(false)) => return Err(ApiError::Partial(completeness)),
+        (Format::Csv, None) => return Err(ApiError::PartialCsv(completeness)),
+        _ => {}
+    }
+
+    let gzip = has_chunks && takes_gzip(&parts.headers);
+    let (pieces, taken) = mpsc::channel(1);
+    let writer = Writer {
+        fields,
+        format,
+        raw: Vec::new(),
+        gzip: gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast())),
+        pieces,
+        client_timeout: limits.export_client_timeout,
+        log: Log::new(parts.extensions.get().cloned()),
+        _place: place,
+    };
+    let writing = AbortOnDropHandle::new(tokio::spawn(writer.write(export)));
+    let mut response = Response::new(Body::from_stream(body(taken, writing)));
+    let Completeness { total, answered, .. } = completeness;
+    response.extensions_mut().insert(Answered { answered, total });
+    let headers = response.headers_mut();
+    let content_type = match format {
+        Format::Ndjson => "application/x-ndjson",
+        Format::Csv => "text/csv; charset=utf-8",
+    };
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
+    if gzip {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    Ok(response)
+}
+
+/// The body ends before its end, so that nobody takes it for whole.
+#[derive(Clone, Copy, Debug, Error)]
+#[error("the export broke off")]
+struct BrokeOff;
+
+enum Piece {
+    Data(Bytes),
+    End,
+}
+
+/// The pieces, as long as the writer lives.
+fn body(
+    taken: mpsc::Receiver<Piece>,
+    writing: AbortOnDropHandle<()>,
+) -> impl Stream<Item = Result<Bytes, BrokeOff>> {
+    stream::try_unfold((taken, writing), async |(mut taken, writing)| match taken.recv().await {
+        Some(Piece::Data(bytes)) => Ok(Some((bytes, (taken, writing)))),
+        Some(Piece::End) => Ok(None),
+        None => Err(BrokeOff),
+    })
+}
+
+/// Writes an export into pieces.
+struct Writer {
+    fields: Fields,
+    format: Format,
+    /// Written, not yet compressed or handed over.
+    raw: Vec<u8>,
+    gzip: Option<GzEncoder<Vec<u8>>>,
+    pieces: mpsc::Sender<Piece>,
+    client_timeout: Duration,
+    log: Log,
+    /// Taken until the end.
+    _place: OwnedSemaphorePermit,
+}
+
+/// Nobody takes the pieces any more.
+struct ClientGone;
+
+impl Writer {
+    async fn write(mut self, mut export: Export) {
+        if self.write_all(&mut export).await.is_err() {
+            self.log.end = End::ClientGone;
+        }
+    }
+
+    async fn write_all(&mut self, export: &mut Export) -> Result<(), ClientGone> {
+        if self.format == Format::Csv {
+            csv::header(self.fields, &mut self.raw);
+        }
+        while let Some(client) = export.next().await {
+            let row = Row { client: &client, fields: self.fields };
+            match self.format {
+                Format::Ndjson => self.json_line(&row),
+                Format::Csv => csv::row(row, &mut self.raw),
+            }
+            self.log.rows += 1;
+            if self.raw.len() >= PIECE {
+                self.hand_over(false).await?;
+            }
+        }
+        let completeness = export.completeness();
+        self.log.end = if completeness.is_whole() { End::Complete } else { End::Incomplete };
+        match self.format {
+            Format::Ndjson => self.json_line(&ExportEnd::new(self.log.rows, &completeness)),
+            Format::Csv if export.broke_off() => return Ok(()),
+            Format::Csv => {}
+        }
+        self.hand_over(true).await?;
+        self.send(Piece::End).await
+    }
+
+    fn json_line(&mut self, value: &impl serde::Serialize) {
+        // Keys are text and writing to memory cannot fail.
+        let _ = serde_json::to_writer(&mut self.raw, value);
+        self.raw.push(b'\n');
+    }
+
+    /// Hands over what is written.
+    async fn hand_over(&mut self, is_last: bool) -> Result<(), ClientGone> {
+        let bytes = match &mut self.gzip {
+            None => std::mem::replace(&mut self.raw, Vec::with_capacity(if is_last { 0 } else { PIECE })),
+            Some(gzip) => {
+                // Writing to memory cannot fail.
+                let _ = gzip.write_all(&self.raw);
+                self.raw.clear();
+                if is_last {
+                    let _ = gzip.try_finish();
+                }
+                std::mem::take(gzip.get_mut())
+            }
+        };
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        self.log.bytes += bytes.len() as u64;
+        self.send(Piece::Data(bytes.into())).await
+    }
+
+    async fn send(&self, piece: Piece) -> Result<(), ClientGone> {
+        match timeout(self.client_timeout, self.pieces.send(piece)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ClientGone),
+        }
+    }
+}
+
+/// How an export ended.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Complete,
+    Incomplete,
+    ClientGone,
+}
+
+/// Logs an export when it ends, however that comes about.
+struct Log {
+    request: Option<RequestId>,
+    begun: Instant,
+    rows: u64,
+    bytes: u64,
+    end: End,
+}
+
+impl Log {
+    fn new(request: Option<RequestId>) -> Self {
+        // Being dropped is how the task learns that the client has gone.
+        Self { request, begun: Instant::now(), rows: 0, bytes: 0, end: End::ClientGone }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        tracing::info!(
+            target: "rollcall_gateway::access",
+            request = self.request.as_ref().map(RequestId::shown),
+            end = ?self.end,
+            rows = self.rows,
+            bytes = self.bytes,
+            duration_ms = self.begun.elapsed().as_micros() as f64 / 1000.0,
+            "export ended"
+        );
+    }
+}
+
+/// Whether a client takes gzip, by name or by `*`, and not at the weight 0.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut by_any = false;
+    for coding in values.flat_map(|value| value.split(',')) {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.parse().ok());
+        let is_taken = weight.is_some_and(|weight: f32| weight > 0.0);
+        match name.trim().to_ascii_lowercase().as_str() {
+            "gzip" | "x-gzip" => return is_taken,
+            "*" => by_any = is_taken,
+            _ => {}
+        }
+    }
+    by_any
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_where_it_is_taken() {
+        for (value, expected) in [
+            ("", false),
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("gzip; q=0", false),
+            ("gzip;q=0.000, *", false),
+            ("*;q=0.1, br", true),
+            ("*;q=0", false),
+            ("identity, zstd", false),
+            ("gzip;q=x", false),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(takes_gzip(&headers), expected, "{value:?}");
+        }
+        assert!(!takes_gzip(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,145 @@
+//! The service as its callers see it, over the synthetic broker.
+
+use futures::{StreamExt, TryStreamExt};
+use rollcall_proto::v1::{Client, Filter, GroupBy, SortField};
+use rollcall_proto::{CHUNK_ROWS, REASON_METADATA, Reason, v1};
+use tonic::Code;
+
+use super::*;
+use crate::broker::ClientChange;
+use crate::broker::synthetic::SyntheticBroker;
+
+/// A service that knows as many clients.
+async fn service(clients: u64) -> NodeService {
+    let broker = Arc::new(SyntheticBroker::new(clients, 1, "a@h"));
+    let agent = Arc::new(Agent::new("a@h", broker, 4));
+    let follows = Arc::clone(&agent);
+    tokio::spawn(async move { follows.follower.follow(follows.broker.as_ref()).await });
+    agent.follower.heard().await;
+    NodeService::new(agent)
+}
+
+fn by_port() -> Option<v1::Order> {
+    Some(v1::Order { field: SortField::Port.into(), descending: true })
+}
+
+fn export() -> Request<ExportRequest> {
+    Request::new(ExportRequest { order: by_port(), without_statistics: true, ..ExportRequest::default() })
+}
+
+#[tokio::test]
+async fn an_export_has_every_client_in_the_lists_order() {
+    let service = service(3000).await;
+    let list =
+        ListRequest { order: by_port(), limit: 5000, without_statistics: true, ..ListRequest::default() };
+    let listed: Vec<_> =
+        service.list(Request::new(list)).await.unwrap().into_inner().try_collect().await.unwrap();
+    let exported: Vec<_> = service.export(export()).await.unwrap().into_inner().try_collect().await.unwrap();
+    assert_eq!(exported, listed);
+    assert_eq!(exported.iter().map(|chunk| chunk.clients.len()).sum::<usize>(), 3000);
+    assert!(exported.len() == 3000 / CHUNK_ROWS && exported[0].identity.is_some());
+
+    let filter = Some(Filter { clientid: vec!["nobody".into()], ..Filter::default() });
+    let none = Request::new(ExportRequest { filter, ..ExportRequest::default() });
+    let none: Vec<_> = service.export(none).await.unwrap().into_inner().try_collect().await.unwrap();
+    assert!(none.len() == 1 && none[0].identity.is_some() && none[0].clients.is_empty());
+}
+
+#[tokio::test]
+async fn exports_that_nobody_reads_leave_the_calls_alone_and_end_when_dropped() {
+    let service = service(3000).await;
+    let mut open = Vec::new();
+    let refused = loop {
+        match service.export(export()).await {
+            Ok(stream) => open.push(stream.into_inner()),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(service.get(Request::new(GetRequest::default())).await.is_ok());
+    // The state is that of the beginning, whatever goes meanwhile.
+    let first = open[0].next().await.unwrap().unwrap();
+    for client in &first.clients {
+        service.agent.index.ended(&client.clientid, client.session);
+    }
+    let last = open.pop().unwrap();
+    let last: Vec<_> = last.try_collect().await.unwrap();
+    assert_eq!(last.iter().map(|chunk| chunk.clients.len()).sum::<usize>(), 3000);
+    assert!(service.export(export()).await.is_ok());
+    drop(open);
+    assert_eq!(service.agent.calls.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn calls_are_refused_until_the_clients_are_known_and_while_draining() {
+    let agent = Arc::new(Agent::new("a", Arc::new(SyntheticBroker::new(0, 0, "a")), 1));
+    let service = NodeService::new(Arc::clone(&agent));
+    let refusal = async || {
+        let status = service.get(Request::new(GetRequest::default())).await.unwrap_err();
+        let word = status.metadata().get(REASON_METADATA).map(|word| word.to_str().unwrap().to_owned());
+        (status.code(), word.and_then(|word| Reason::from_word(&word)))
+    };
+    assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Unreachable)));
+    agent.calls.drain();
+    assert_eq!(refusal().await, (Code::Unavailable, Some(Reason::Draining)));
+    assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
+}
+
+/// An agent that takes one call at a time, with so many clients of three zones.
+async fn one_call_service(clients: u64) -> NodeService {
+    let broker = Arc::new(SyntheticBroker::new(1, 1, "a@h"));
+    let agent = Agent::new("a@h", broker, 1);
+    let client = |n: u64| Client {
+        clientid: n.to_string(),
+        session: n,
+        username: Some(n.to_string()),
+        zone: Some((n % 3).to_string()),
+        ..Client::default()
+    };
+    agent.follower.apply(ClientChange::Resync((0..clients).map(client).collect())).await;
+    NodeService::new(Arc::new(agent))
+}
+
+async fn count(
+    service: &NodeService,
+    group_by: GroupBy,
+    filter: Filter,
+) -> Result<Vec<CountResponse>, Status> {
+    let request = CountRequest { filter: Some(filter), group_by: group_by.into() };
+    let stream = service.count(Request::new(request)).await?.into_inner();
+    Ok(stream.map(Result::unwrap).collect().await)
+}
+
+#[tokio::test]
+async fn a_count_is_answered_on_and_off_the_runtime() {
+    for clients in [30, 30_000] {
+        let service = one_call_service(clients).await;
+        let chunks = count(&service, GroupBy::Zone, Filter::default()).await.unwrap();
+        let identity = Some(service.agent.identity.clone());
+        assert_eq!((chunks.len(), &chunks[0].identity, chunks[0].count), (1, &identity, clients));
+        let counts: Vec<u64> = chunks[0].groups.iter().map(|group| group.count).collect();
+        assert_eq!(counts, [clients / 3; 3]);
+        let all = count(&service, GroupBy::Unspecified, Filter::default()).await.unwrap();
+        assert_eq!(all, [CountResponse { identity, count: clients, groups: vec![] }]);
+    }
+}
+
+#[tokio::test]
+async fn a_count_is_refused_as_other_calls_are() {
+    let service = one_call_service(200_001).await;
+    let code = |answer: Result<Vec<CountResponse>, Status>| answer.unwrap_err().code();
+    let everyone = Filter::default;
+    assert_eq!(code(count(&service, GroupBy::Username, everyone()).await), Code::FailedPrecondition);
+    let bad = Filter { conn_state: vec![9], ..everyone() };
+    assert_eq!(code(count(&service, GroupBy::Zone, bad).await), Code::InvalidArgument);
+    let mut late = Request::new(CountRequest { filter: None, group_by: GroupBy::Username.into() });
+    late.set_timeout(std::time::Duration::from_nanos(1));
+    assert_eq!(service.count(late).await.err().unwrap().code(), Code::DeadlineExceeded);
+    let request = Request::new(CountRequest::default());
+    let first = service.count(request).await.unwrap();
+    let refused = code(count(&service, GroupBy::Zone, everyone()).await);
+    assert_eq!(refused, Code::ResourceExhausted, "a call counts until its stream ends");
+    drop(first);
+    service.agent.calls.drain();
+    assert_eq!(code(count(&service, GroupBy::Zone, everyone()).await), Code::Unavailable);
+}
