@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use self::call::RetryBudget;
 use self::node::Node;
-use crate::page::completeness::{Completeness, FailedNode};
+use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
 
@@ -171,13 +171,13 @@ pub enum ClusterError {
     #[error("the clients fall into too many groups to be counted; narrow the filter")]
     TooManyGroups,
     /// Not one node answered.
-    #[error("no node answered: {}", list_failed(failed))]
+    #[error("no node answered: {}", in_words(failed))]
     NobodyAnswered {
         /// Every node and why.
         failed: Vec<FailedNode>,
     },
     /// No answering node has the client, and some nodes did not answer, so that it cannot be said to be absent.
-    #[error("client {clientid:?} is on no node that answered, but some did not: {}", list_failed(failed))]
+    #[error("client {clientid:?} is on no node that answered, but some did not: {}", in_words(failed))]
     NotFoundIncomplete {
         /// As asked for.
         clientid: String,
@@ -221,10 +221,6 @@ fn what_is_known(reason: Reason, kicked_on: &[String]) -> String {
         known.push_str(&kicked_on.join(", "));
     }
     known
-}
-
-fn list_failed(failed: &[FailedNode]) -> String {
-    failed.iter().map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
 }
 
 /// The nodes and how to ask them. Cheap to clone; the background probes end with the last clone.

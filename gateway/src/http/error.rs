@@ -14,7 +14,7 @@ use super::decode::{InvalidEncoding, Shown};
 use super::envelope::{self, Code, ErrorBody, Nodes};
 use super::query::BadParameter;
 use crate::cluster::ClusterError;
-use crate::page::completeness::Completeness;
+use crate::page::completeness::{Completeness, in_words};
 
 /// Why a request has no answer.
 #[derive(Debug, Error)]
@@ -112,16 +112,11 @@ pub(crate) enum ApiError {
         known: Vec<String>,
     },
     /// `_partial=false`, and some nodes did not answer.
-    #[error("not every node answered, and _partial=false asks for all: {}", failed(.0))]
+    #[error("not every node answered, and _partial=false asks for all: {}", in_words(&.0.failed))]
     Partial(Completeness),
     /// Some nodes did not answer, and the format has no place to say so.
-    #[error("not every node answered, which a CSV cannot say, expected _partial=true to have it nevertheless: {}", failed(.0))]
+    #[error("not every node answered, which a CSV cannot say, expected _partial=true to have it nevertheless: {}", in_words(&.0.failed))]
     PartialCsv(Completeness),
-}
-
-fn failed(completeness: &Completeness) -> String {
-    let failed = completeness.failed.iter();
-    failed.map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
 }
 
 impl ApiError {

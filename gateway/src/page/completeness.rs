@@ -22,6 +22,12 @@ pub struct FailedNode {
     pub reason: Reason,
 }
 
+/// Nodes and reasons in one line, for error messages.
+#[must_use]
+pub fn in_words(failed: &[FailedNode]) -> String {
+    failed.iter().map(|node| format!("{} ({})", node.node, node.reason)).collect::<Vec<_>>().join(", ")
+}
+
 impl Completeness {
     /// Whether every node answered.
     #[must_use]
