@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use crate::address;
-use crate::v1::{Client, ConnState};
+use crate::v1::{Client, ConnState, Statistics};
 
-/// A client's identity, borrowed from whatever stores it: a wire message here, an index's compact row there.
+/// A client, borrowed from whatever stores it: a wire message here, an index's compact row there.
 /// `None` means that the broker cannot tell. The fields are those of the wire message `Client`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientRef<'a> {
@@ -45,6 +45,8 @@ pub struct ClientRef<'a> {
     pub disconnected_at_ms: Option<i64>,
     /// Start of the session, milliseconds since 1970.
     pub created_at_ms: Option<i64>,
+    /// Live figures, where they are at hand: indexes have none.
+    pub statistics: Option<&'a Statistics>,
 }
 
 impl Client {
@@ -71,6 +73,7 @@ impl Client {
             connected_at_ms: self.connected_at_ms,
             disconnected_at_ms: self.disconnected_at_ms,
             created_at_ms: self.created_at_ms,
+            statistics: self.statistics.as_ref(),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! - [`client`]: [`ClientRef`], the one view that filters and orders read, whatever stores the client.
 //! - [`filter`]: which clients match.
 //! - [`order`]: the one total order of clients, and keys in it.
+//! - [`live`]: live figures as fields to sort by.
 //! - [`address`]: IP addresses as they stand on the wire.
 //! - [`group`]: which group of a count a client belongs to.
 //! - [`failure`]: why a node's part of an answer is missing.
@@ -16,6 +17,7 @@ pub mod client;
 pub mod failure;
 pub mod filter;
 pub mod group;
+pub mod live;
 pub mod order;
 
 pub use client::ClientRef;
@@ -37,6 +39,9 @@ pub const MAX_LIMIT: u32 = 10_000;
 
 /// The most rows one call for a list may ask a node for: a page, and the slack that a selection leaves round it.
 pub const MAX_WINDOW: u32 = 20_000;
+
+/// How many clients of a node, and of the cluster, have a rank in an order by a live figure: the first ones.
+pub const MAX_RANKED: u32 = 10_000;
 
 /// The most fences one survey may ask for.
 pub const MAX_FENCES: u32 = 256;

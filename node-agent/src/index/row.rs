@@ -89,6 +89,7 @@ impl Row {
             connected_at_ms: self.connected_at_ms,
             disconnected_at_ms: self.disconnected_at_ms,
             created_at_ms: self.created_at_ms,
+            statistics: None,
         }
     }
 
