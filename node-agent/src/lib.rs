@@ -5,6 +5,7 @@
 //! - [`mod@run`]: the server from start to drain.
 //! - `service`: the gRPC calls; `calls`: what holds for all of them.
 //! - [`query`]: what a request may ask, and snapshots.
+//! - [`listing`]: the clients a list is about; [`ranked`]: in order of a live figure.
 //! - [`index`]: the clients, ordered and searchable.
 //! - [`follow`]: keeps the index true to the broker.
 //! - [`broker`]: the boundary to the broker, and its adapters.
@@ -14,6 +15,8 @@ mod calls;
 pub mod config;
 pub mod follow;
 pub mod index;
+pub mod listing;
 pub mod query;
+pub mod ranked;
 pub mod run;
 mod service;

@@ -1,6 +1,6 @@
 //! What a request may ask of the index, and the snapshots that let several requests ask one state of it.
 //!
-//! A survey fixes a [`View`] under a random number; surveys and lists that name it read that view, so their ranks
+//! A survey fixes a [`Listing`] under a random number; surveys and lists that name it read that one, so their ranks
 //! agree. A snapshot lives for [`KEPT`] after its last use; at most [`MOST_SNAPSHOTS`] of them and
 //! [`MOST_BYTES`] of rows picked for them are kept, those used longest ago go first. It belongs to the filter and
 //! the order it was taken for: with others it is refused, because its ranks would mean something else.
@@ -15,10 +15,13 @@ use rollcall_proto::order::InvalidKey;
 use rollcall_proto::v1::{
     Client, CountRequest, ExportRequest, Filter, GroupBy, ListRequest, SurveyRequest, SurveyResponse,
 };
-use rollcall_proto::{MAX_FENCES, MAX_GROUPS, MAX_GROUPS_BYTES, MAX_WINDOW, Matcher, Order, v1};
+use rollcall_proto::{
+    MAX_FENCES, MAX_GROUPS, MAX_GROUPS_BYTES, MAX_RANKED, MAX_WINDOW, Matcher, Order, SortField, v1,
+};
 use thiserror::Error;
 
 use crate::index::{self, Index, Stopped, Uncounted, View};
+use crate::listing::Listing;
 
 /// How long a snapshot outlives its last use.
 const KEPT: Duration = Duration::from_secs(10);
@@ -42,6 +45,22 @@ pub enum QueryError {
     /// More rows than a list may have.
     #[error("limit {0}, expected at most {MAX_WINDOW}")]
     Limit(u32),
+    /// Ranks that no client has in an order by a live figure.
+    #[error("ranks up to {last} by {}, expected at most {MAX_RANKED}: no client behind has a rank", field.name())]
+    Unranked {
+        /// The field of the order.
+        field: SortField,
+        /// The rank behind the last.
+        last: u64,
+    },
+    /// An order by a live figure where a place in it would have to last.
+    #[error("{what} by {}, expected an order by an identity field", field.name())]
+    Live {
+        /// What was asked for.
+        what: &'static str,
+        /// The field of the order.
+        field: SortField,
+    },
     /// No fences, or more than a survey may have.
     #[error("fences {0}, expected 1 to {MAX_FENCES}")]
     Fences(u32),
@@ -106,6 +125,9 @@ impl Selection {
         let matcher = Matcher::new(filter.unwrap_or_default())?;
         let order = Order::try_from(order.unwrap_or_default()).map_err(QueryError::Order)?;
         if let Some(key) = &after {
+            if order.field.is_live() {
+                return Err(QueryError::Live { what: "a list from a key on", field: order.field });
+            }
             order.key_from_wire(key).map_err(QueryError::After)?;
         }
         Ok(Self { matcher, order, snapshot, after })
@@ -113,9 +135,27 @@ impl Selection {
 
     /// The rank of the first client to look at.
     #[must_use]
-    pub fn first(&self, view: &View) -> u64 {
+    pub fn first(&self, listing: &Listing) -> u64 {
         let key = self.after.as_ref().and_then(|key| self.order.key_from_wire(key).ok());
-        key.map_or(0, |key| view.rank_after(&key))
+        key.map_or(0, |key| listing.rank_after(&key))
+    }
+
+    /// The live figure that the clients are sorted by, if they are by one.
+    #[must_use]
+    pub fn live_field(&self) -> Option<SortField> {
+        Some(self.order.field).filter(|field| field.is_live())
+    }
+
+    /// The order to rank all matching clients in by a live figure, unless a snapshot has ranked them.
+    #[must_use]
+    pub fn ranking(&self) -> Option<Order> {
+        (self.order.field.is_live() && self.snapshot == 0).then_some(self.order)
+    }
+
+    /// The same clients in default order, as they are at present.
+    #[must_use]
+    pub fn unranked(&self) -> Self {
+        Self { matcher: self.matcher.clone(), order: Order::default(), snapshot: 0, after: None }
     }
 }
 
@@ -164,7 +204,12 @@ impl TryFrom<ListRequest> for List {
             return Err(QueryError::Limit(limit));
         }
         let ranks = offset..offset.saturating_add(limit.into());
-        Ok(Self { selection: Selection::new(filter, order, snapshot, after)?, ranks, without_statistics })
+        let selection = Selection::new(filter, order, snapshot, after)?;
+        let field = selection.order.field;
+        if field.is_live() && ranks.end > MAX_RANKED.into() {
+            return Err(QueryError::Unranked { field, last: ranks.end });
+        }
+        Ok(Self { selection, ranks, without_statistics })
     }
 }
 
@@ -192,6 +237,9 @@ impl TryFrom<ExportRequest> for List {
     fn try_from(request: ExportRequest) -> Result<Self, QueryError> {
         let ExportRequest { filter, order, without_statistics } = request;
         let selection = Selection::new(filter, order, 0, None)?;
+        if selection.order.field.is_live() {
+            return Err(QueryError::Live { what: "an export", field: selection.order.field });
+        }
         Ok(Self { selection, ranks: 0..u64::MAX, without_statistics })
     }
 }
@@ -207,7 +255,7 @@ pub struct Queries {
 struct Snapshot {
     filter: Filter,
     order: Order,
-    view: View,
+    listing: Listing,
     used: Instant,
 }
 
@@ -218,7 +266,7 @@ impl Queries {
         Self { index, snapshots: Mutex::default() }
     }
 
-    /// How many rows [`Queries::view`] would look at, about: tells long work from short.
+    /// How many rows [`Queries::listing`] would look at, about: tells long work from short.
     #[must_use]
     pub fn rows_to_visit(&self, selection: &Selection) -> usize {
         if selection.snapshot == 0 {
@@ -228,18 +276,19 @@ impl Queries {
         }
     }
 
-    /// The view that a question is about: its snapshot's or a new one.
+    /// The clients that a question is about: its snapshot's, or those at present.
     ///
     /// # Errors
-    /// `SnapshotGone`, `OtherSnapshot`, `Stopped`.
-    pub fn view(
+    /// `SnapshotGone`, `OtherSnapshot`, `Stopped`; `Live` if they have to be ranked first
+    /// ([`Selection::ranking`]).
+    pub fn listing(
         &self,
         selection: &Selection,
         now: Instant,
         stop: &dyn Fn() -> bool,
-    ) -> Result<View, QueryError> {
+    ) -> Result<Listing, QueryError> {
         if selection.snapshot == 0 {
-            return Ok(self.index.view(&selection.matcher, selection.order, stop)?);
+            return self.view(selection, stop).map(Listing::Indexed);
         }
         let mut snapshots = self.lock();
         expire(&mut snapshots, now);
@@ -249,28 +298,31 @@ impl Queries {
             return Err(QueryError::OtherSnapshot(selection.snapshot));
         }
         snapshot.used = now;
-        Ok(snapshot.view.clone())
+        Ok(snapshot.listing.clone())
     }
 
-    /// Answers a survey; the identity is left out.
+    /// The clients at present that a question is about, in an order the index knows.
     ///
     /// # Errors
-    /// As [`Queries::view`].
-    pub fn survey(
-        &self,
-        survey: &Survey,
-        now: Instant,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<SurveyResponse, QueryError> {
-        let view = self.view(&survey.selection, now, stop)?;
-        let first = survey.selection.first(&view);
-        let fences = view.fences(survey.ranks.start.max(first)..survey.ranks.end, survey.fences);
-        let count = view.count();
+    /// `Stopped`; `Live` for another order.
+    pub fn view(&self, selection: &Selection, stop: &dyn Fn() -> bool) -> Result<View, QueryError> {
+        let Selection { matcher, order, .. } = selection;
+        if order.field.is_live() {
+            return Err(QueryError::Live { what: "a view", field: order.field });
+        }
+        Ok(self.index.view(matcher, *order, stop)?)
+    }
+
+    /// Answers a survey over what [`Queries::listing`] gave for it; the identity is left out.
+    pub fn survey(&self, survey: &Survey, listing: Listing, now: Instant) -> SurveyResponse {
+        let first = survey.selection.first(&listing);
+        let fences = listing.fences(survey.ranks.start.max(first)..survey.ranks.end, survey.fences);
+        let count = listing.count();
         let snapshot = match survey.selection.snapshot {
-            0 => self.keep(&survey.selection, view, now),
+            0 => self.keep(&survey.selection, listing, now),
             known => known,
         };
-        Ok(SurveyResponse { identity: None, snapshot, count, fences, first })
+        SurveyResponse { identity: None, snapshot, count, fences, first }
     }
 
     /// How many rows [`Queries::count`] would look at, about: tells long work from short.
@@ -304,22 +356,22 @@ impl Queries {
         expire(&mut self.lock(), now);
     }
 
-    fn keep(&self, selection: &Selection, view: View, now: Instant) -> u64 {
+    fn keep(&self, selection: &Selection, listing: Listing, now: Instant) -> u64 {
         let mut snapshots = self.lock();
         expire(&mut snapshots, now);
-        let mut bytes: usize = snapshots.values().map(|snapshot| snapshot.view.bytes()).sum();
-        while snapshots.len() >= MOST_SNAPSHOTS || bytes + view.bytes() > MOST_BYTES {
+        let mut bytes: usize = snapshots.values().map(|snapshot| snapshot.listing.bytes()).sum();
+        while snapshots.len() >= MOST_SNAPSHOTS || bytes + listing.bytes() > MOST_BYTES {
             let Some(oldest) = snapshots.iter().min_by_key(|(_, kept)| kept.used).map(|(&id, _)| id) else {
                 break;
             };
-            bytes -= snapshots.remove(&oldest).map_or(0, |dropped| dropped.view.bytes());
+            bytes -= snapshots.remove(&oldest).map_or(0, |dropped| dropped.listing.bytes());
         }
         let mut id = rand::random();
         while id == 0 || snapshots.contains_key(&id) {
             id = rand::random();
         }
         let filter = selection.matcher.filter().clone();
-        snapshots.insert(id, Snapshot { filter, order: selection.order, view, used: now });
+        snapshots.insert(id, Snapshot { filter, order: selection.order, listing, used: now });
         id
     }
 
@@ -350,7 +402,9 @@ mod tests {
     }
 
     fn survey(queries: &Queries, request: SurveyRequest, now: Instant) -> Result<SurveyResponse, QueryError> {
-        queries.survey(&Survey::try_from(request)?, now, &|| false)
+        let survey = Survey::try_from(request)?;
+        let listing = queries.listing(&survey.selection, now, &|| false)?;
+        Ok(queries.survey(&survey, listing, now))
     }
 
     #[test]

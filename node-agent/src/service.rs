@@ -9,6 +9,7 @@
 
 mod count;
 mod list;
+mod rank;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,7 +32,8 @@ use crate::broker::{Broker, BrokerError, Kick, SessionRef};
 use crate::calls::{Calls, Deadline, exceeded, not_yet_known};
 use crate::follow::{Follower, now_ms};
 use crate::index::Index;
-use crate::query::{Count, List, Queries, QueryError, Survey};
+use crate::listing::Listing;
+use crate::query::{Count, List, Queries, QueryError, Selection, Survey};
 
 /// Rows that may be looked at on a thread of the runtime: a fraction of a millisecond.
 const SHORT: usize = 2_000;
@@ -123,26 +125,37 @@ impl NodeService {
         answer.map_err(to_status)
     }
 
+    /// The clients that a question is about, ranked if it is about a live figure.
+    async fn listing(&self, selection: &Selection, deadline: Deadline) -> Result<Listing, Status> {
+        let asked = selection.clone();
+        let Some(order) = selection.ranking() else {
+            let rows = self.agent.queries.rows_to_visit(&asked);
+            let ask = move |queries: &Queries, stop: &dyn Fn() -> bool| {
+                queries.listing(&asked, Instant::now(), stop)
+            };
+            return self.ask(rows, deadline, ask).await;
+        };
+        let asked = asked.unranked();
+        let rows = self.agent.queries.rows_to_visit(&asked);
+        let view = self.ask(rows, deadline, move |queries, stop| queries.view(&asked, stop)).await?;
+        rank::rank(&self.agent, view, order, deadline).await.map(Listing::Ranked)
+    }
+
     async fn survey(&self, survey: Survey, deadline: Deadline) -> Result<SurveyResponse, Status> {
-        let rows = self.agent.queries.rows_to_visit(&survey.selection);
-        let answer = self
-            .ask(rows, deadline, move |queries, stop| queries.survey(&survey, Instant::now(), stop))
-            .await?;
+        let listing = self.listing(&survey.selection, deadline).await?;
+        let answer = self.agent.queries.survey(&survey, listing, Instant::now());
         Ok(SurveyResponse { identity: Some(self.agent.identity.clone()), ..answer })
     }
 
-    /// The rows of a list, chunk by chunk, out of one view.
+    /// The rows of a list, chunk by chunk, out of one listing.
     async fn rows(
         &self,
         list: List,
         deadline: Deadline,
         call: OwnedSemaphorePermit,
     ) -> Result<Response<ListStream>, Status> {
-        let asked = list.selection.clone();
-        let rows = self.agent.queries.rows_to_visit(&asked);
-        let ask = self.ask(rows, deadline, move |queries, stop| queries.view(&asked, Instant::now(), stop));
-        let view = self.agent.calls.bound(deadline, ask).await?;
-        let chunks = list::chunks(Arc::clone(&self.agent), view, &list, deadline, call);
+        let listing = self.agent.calls.bound(deadline, self.listing(&list.selection, deadline)).await?;
+        let chunks = list::chunks(Arc::clone(&self.agent), listing, &list, deadline, call);
         Ok(Response::new(Box::pin(chunks)))
     }
 }
@@ -302,6 +315,8 @@ fn to_status(error: QueryError) -> Status {
         | QueryError::Order(_)
         | QueryError::After(_)
         | QueryError::Limit(_)
+        | QueryError::Unranked { .. }
+        | QueryError::Live { .. }
         | QueryError::Fences(_)
         | QueryError::GroupBy(_)
         | QueryError::Range { .. }

@@ -83,7 +83,8 @@ struct ListMeta<'a> {
     page: Option<u64>,
     limit: u32,
     hasnext: bool,
-    cursor: String,
+    /// `None` where a walk by cursor cannot be.
+    cursor: Option<String>,
     count: u64,
     consistent: bool,
     nodes: Nodes<'a>,

@@ -5,7 +5,7 @@
 //! integers out of range are not that, they just lie beyond every value there is.
 
 use rollcall_proto::v1::{Filter, Key};
-use rollcall_proto::{MAX_LIMIT, Order, SortField};
+use rollcall_proto::{MAX_LIMIT, MAX_RANKED, Order, SortField};
 use thiserror::Error;
 
 use self::narrowing::{Narrowed, Narrowing};
@@ -80,6 +80,26 @@ pub(crate) enum BadParameter {
     /// Two parameters that say where the page begins.
     #[error("_page and _cursor are both given, expected one of them")]
     PageAndCursor,
+    /// A walk in an order that does not last from one page to the next.
+    #[error(
+        "_cursor is given with _sort={field}, a live figure; expected one of them: figures change meanwhile"
+    )]
+    CursorOfFigure {
+        /// The field to sort by.
+        field: &'static str,
+    },
+    /// A page of clients that have no rank.
+    #[error(
+        "parameter _page={page}: expected a page that ends within the first {MAX_RANKED} clients, as none behind them has a rank by the live figure {field}; _limit is {limit}"
+    )]
+    Unranked {
+        /// The field to sort by.
+        field: &'static str,
+        /// As it came.
+        page: u64,
+        /// Rows of a page.
+        limit: u32,
+    },
     /// A number of groups and nothing to group by.
     #[error("_top is given without _group_by, expected both or neither")]
     TopWithoutGroups,
@@ -132,6 +152,14 @@ pub(super) fn list(query: &str, given: Given<'_>) -> Result<ListRequest, BadPara
     let limit = once.limit.unwrap_or(MAX_LIMIT);
     let start = match (once.page, once.cursor) {
         (Some(_), Some(_)) => return Err(BadParameter::PageAndCursor),
+        (None, Some(_)) if order.field.is_live() => {
+            return Err(BadParameter::CursorOfFigure { field: order.field.name() });
+        }
+        (Some(page), None)
+            if order.field.is_live() && page.saturating_mul(limit.into()) > MAX_RANKED.into() =>
+        {
+            return Err(BadParameter::Unranked { field: order.field.name(), page, limit });
+        }
         (page, None) => Start::Page(page.unwrap_or(1)),
         // A walk begins with the empty cursor, as it ends.
         (None, Some(cursor)) if cursor.is_empty() => Start::Page(1),
@@ -180,8 +208,10 @@ fn read(query: &str, known: &[&'static str], given: Given<'_>) -> Result<Asked, 
                 set(&mut once.limit, name, u32::try_from(limit).unwrap_or(MAX_LIMIT).min(MAX_LIMIT))?;
             }
             "_sort" => {
-                let field = SortField::from_name(&value);
-                set(&mut once.sort, name, field.ok_or_else(|| bad(&sort_fields()))?)?;
+                // An export, which has no pages, goes on far behind the last rank of a live figure.
+                let is_export = !known.contains(&"_page");
+                let field = SortField::from_name(&value).filter(|field| !(is_export && field.is_live()));
+                set(&mut once.sort, name, field.ok_or_else(|| bad(&sort_fields(is_export)))?)?;
             }
             "_order" => {
                 let descending = match value.as_str() {
@@ -221,10 +251,13 @@ fn fingerprint(filter: &Filter, order: Order, scope: &Scope) -> Fingerprint {
     Fingerprint::of(filter, order, nodes)
 }
 
-/// The cursor behind a page of this list; empty at the list's end.
-pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> String {
+/// The cursor behind a page of this list; empty at the list's end, `None` for a list that cannot be walked.
+pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> Option<String> {
+    if query.order.field.is_live() {
+        return None;
+    }
     let fingerprint = || fingerprint(&query.filter, query.order, &query.scope);
-    next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key))
+    Some(next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key)))
 }
 
 /// Reads the query string of a single client.
@@ -309,8 +342,9 @@ fn fields(value: &str) -> Result<Fields, BadParameter> {
     })
 }
 
-fn sort_fields() -> String {
-    let names: Vec<&str> = SortField::ALL.into_iter().map(SortField::name).collect();
+fn sort_fields(identity_only: bool) -> String {
+    let live = SortField::LIVE.into_iter().filter(|_| !identity_only);
+    let names: Vec<&str> = SortField::IDENTITY.into_iter().chain(live).map(SortField::name).collect();
     format!("one of {}", names.join(", "))
 }
 

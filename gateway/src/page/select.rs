@@ -25,7 +25,7 @@
 
 use std::ops::Range;
 
-use rollcall_proto::{KeyRef, MAX_FENCES, MAX_WINDOW, Order};
+use rollcall_proto::{KeyRef, MAX_FENCES, MAX_RANKED, MAX_WINDOW, Order};
 use thiserror::Error;
 
 /// The fewest fences a node is asked for a wave; with few nodes more are asked for, which saves waves.
@@ -47,6 +47,8 @@ pub struct Selection {
     fences: u32,
     waves: u32,
     changing: bool,
+    /// How many clients have a rank, of a node and of all: the first of an order by a live figure, else all.
+    most_ranked: u64,
     nodes: Vec<NodeRange>,
 }
 
@@ -111,6 +113,7 @@ impl Selection {
             fences: fair_share.clamp(MIN_FENCES, MAX_FENCES),
             waves: 0,
             changing: false,
+            most_ranked: if order.field.is_live() { MAX_RANKED.into() } else { u64::MAX },
             nodes: vec![NodeRange { count: None, first: 0, active: 0..u64::MAX }; nodes],
         }
     }
@@ -204,6 +207,7 @@ impl Selection {
     }
 
     fn take_count(&mut self, index: usize, answer: &Surveyed<'_>) -> Result<(), Inconsistent> {
+        let most_ranked = self.most_ranked;
         let node = &mut self.nodes[index];
         let count = answer.count;
         match node.count {
@@ -213,7 +217,7 @@ impl Selection {
             None => {
                 node.count = Some(count);
                 node.first = answer.first;
-                node.active = node.first..count;
+                node.active = node.first..count.min(most_ranked);
                 Ok(())
             }
             Some(known) if known == count => Ok(()),
@@ -256,7 +260,8 @@ impl Selection {
 
     /// Where the page lies in the merged active ranges: ranks to skip, ranks to take.
     fn target(&self) -> (u64, u64) {
-        let take = self.limit.min(self.total_ahead().saturating_sub(self.offset));
+        let ranked = self.total_ahead().min(self.most_ranked);
+        let take = self.limit.min(ranked.saturating_sub(self.offset));
         let dropped: u64 = self.nodes.iter().map(|node| node.active.start.saturating_sub(node.first)).sum();
         (self.offset.saturating_sub(dropped), take)
     }
@@ -310,194 +315,4 @@ struct Bounds {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use rollcall_proto::SortField;
-
-    use super::*;
-
-    /// A node is a sorted list of numbers; number and node make the key.
-    struct Cluster {
-        names: Vec<String>,
-        nodes: Vec<Vec<i64>>,
-    }
-
-    const ORDER: Order = Order { field: SortField::ConnectedAt, descending: false };
-
-    impl Cluster {
-        fn new(mut nodes: Vec<Vec<i64>>) -> Self {
-            for rows in &mut nodes {
-                rows.sort_unstable();
-            }
-            let names = (0..nodes.len()).map(|node| format!("n{node:03}")).collect();
-            Self { names, nodes }
-        }
-
-        fn key(&self, node: usize, rank: u64) -> KeyRef<'_> {
-            let value = self.nodes[node][rank as usize];
-            KeyRef {
-                value: Some(rollcall_proto::order::ValueRef::Number(value)),
-                clientid: "",
-                node: &self.names[node],
-                session: rank,
-            }
-        }
-
-        fn survey(&self, node: usize, range: &Range<u64>, fences: u32) -> Surveyed<'_> {
-            let count = self.nodes[node].len() as u64;
-            let (start, end) = (range.start.min(count), range.end.min(count));
-            let length = end - start;
-            let picked = length.min(fences.into());
-            let fences = (0..picked)
-                .map(|k| start + k * length / picked)
-                .map(|rank| (rank, self.key(node, rank)))
-                .collect();
-            Surveyed { count, first: 0, fences }
-        }
-
-        /// Runs a selection to its end: the page's keys, waves with the fetch, rows shipped.
-        fn page(&self, offset: u64, limit: u32) -> (Vec<(usize, u64)>, u32, u64) {
-            let mut selection = Selection::new(ORDER, offset, limit, self.nodes.len());
-            loop {
-                match selection.step() {
-                    Step::Survey(ranges) => {
-                        let fences = selection.fences();
-                        let wave: Vec<_> = ranges
-                            .iter()
-                            .enumerate()
-                            .map(|(node, range)| Some(self.survey(node, range, fences)))
-                            .collect();
-                        selection.narrow(&wave).unwrap();
-                    }
-                    Step::Fetch { windows, skip, take } => {
-                        let shipped = windows.iter().map(|window| window.end - window.start).sum();
-                        let mut rows: Vec<(usize, u64)> = windows
-                            .iter()
-                            .enumerate()
-                            .flat_map(|(node, window)| window.clone().map(move |rank| (node, rank)))
-                            .collect();
-                        rows.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
-                        let page = rows.into_iter().skip(skip as usize).take(take as usize).collect();
-                        return (page, selection.waves() + 1, shipped);
-                    }
-                }
-            }
-        }
-
-        fn model(&self, offset: u64, limit: u32) -> Vec<(usize, u64)> {
-            let mut all: Vec<(usize, u64)> = self
-                .nodes
-                .iter()
-                .enumerate()
-                .flat_map(|(node, rows)| (0..rows.len() as u64).map(move |rank| (node, rank)))
-                .collect();
-            all.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
-            all.into_iter().skip(offset as usize).take(limit as usize).collect()
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-        #[test]
-        fn a_page_equals_the_one_list(
-            nodes in proptest::collection::vec(proptest::collection::vec(0..400_i64, 0..900), 1..7),
-            offset in 0..4000_u64, limit in 0..40_u32,
-        ) {
-            let cluster = Cluster::new(nodes);
-            let (page, _, shipped) = cluster.page(offset, limit);
-            prop_assert_eq!(page, cluster.model(offset, limit));
-            prop_assert!(shipped <= 3 * u64::from(limit) + 100 * cluster.nodes.len() as u64);
-        }
-
-        /// Range-partitioned and heavily skewed nodes, where shares of the offset say nothing.
-        #[test]
-        fn a_page_equals_the_one_list_however_rows_are_spread(
-            sizes in proptest::collection::vec(0..3000_usize, 2..6), overlap in 0..2000_i64,
-            offset in 0..12000_u64, limit in 1..200_u32,
-        ) {
-            let mut base = 0;
-            let nodes = sizes.iter().map(|&size| {
-                let rows = (0..size as i64).map(|row| base + row).collect();
-                base += size as i64 - overlap;
-                rows
-            }).collect();
-            let cluster = Cluster::new(nodes);
-            prop_assert_eq!(cluster.page(offset, limit).0, cluster.model(offset, limit));
-        }
-    }
-
-    #[test]
-    fn the_popular_second_query_is_wrong_and_this_is_right() {
-        let cluster = Cluster::new(vec![(1..=10).collect(), (101..=110).collect()]);
-        let values: Vec<i64> =
-            cluster.page(4, 2).0.iter().map(|&(node, rank)| cluster.nodes[node][rank as usize]).collect();
-        assert_eq!(values, [5, 6]);
-    }
-
-    #[test]
-    fn depth_costs_few_waves_and_about_a_page_of_rows() {
-        let even = |nodes: i64, rows: i64| {
-            Cluster::new((0..nodes).map(|node| (0..rows).map(|row| row * nodes + node).collect()).collect())
-        };
-        let partitioned = |nodes: i64, rows: i64| {
-            Cluster::new((0..nodes).map(|node| (0..rows).map(|row| node * rows + row).collect()).collect())
-        };
-        let all_equal = Cluster::new(vec![vec![7; 200_000]; 3]);
-        for (name, cluster, most_waves) in [
-            ("3 x 1M even", even(3, 1_000_000), 3),
-            ("3 x 1M partitioned", partitioned(3, 1_000_000), 3),
-            ("3 x 200k equal", all_equal, 3),
-            ("200 x 10k even", even(200, 10_000), 4),
-            ("200 x 10k partitioned", partitioned(200, 10_000), 4),
-        ] {
-            let total: u64 = cluster.nodes.iter().map(|rows| rows.len() as u64).sum();
-            for offset in [0, total / 3, total / 2, total - 100, total - 1, total] {
-                let (page, waves, shipped) = cluster.page(offset, 100);
-                assert_eq!(page.len() as u64, 100.min(total - offset), "{name}, offset {offset}");
-                assert!(waves <= most_waves, "{name}, offset {offset}: {waves} waves");
-                assert!(shipped <= 300 + 100 * cluster.nodes.len() as u64, "{name}: {shipped} rows");
-            }
-        }
-    }
-
-    #[test]
-    fn an_offset_past_the_end_ships_nothing() {
-        let cluster = Cluster::new(vec![(0..500).collect(), (0..500).collect()]);
-        for offset in [1000, 1001, u64::MAX] {
-            assert_eq!(cluster.page(offset, 10), (vec![], 2, 0), "offset {offset}");
-        }
-    }
-
-    #[test]
-    fn a_survey_that_cannot_be_true_names_its_node() {
-        let cluster = Cluster::new(vec![(0..1000).collect(), (0..1000).collect()]);
-        let honest = |fences| {
-            vec![0, 1]
-                .into_iter()
-                .map(|node| Some(cluster.survey(node, &(0..1000), fences)))
-                .collect::<Vec<_>>()
-        };
-        let refused = |spoil: &dyn Fn(&mut Surveyed<'_>)| {
-            let mut selection = Selection::new(ORDER, 500, 10, 2);
-            let mut wave = honest(selection.fences());
-            spoil(wave[1].as_mut().unwrap());
-            selection.narrow(&wave).unwrap_err()
-        };
-        assert_eq!(refused(&|survey| survey.fences.reverse()).node, 1);
-        assert_eq!(refused(&|survey| survey.fences.truncate(3)).node, 1);
-        assert_eq!(refused(&|survey| survey.count = 5000).node, 1);
-        assert_eq!(
-            refused(&|survey| survey.fences[7].1 = survey.fences[2].1).what,
-            "fences that are not in order"
-        );
-        assert_eq!(refused(&|survey| survey.fences[7].0 = 900).what, "fences that are not evenly spaced");
-        let mut selection = Selection::new(ORDER, 500, 10, 2);
-        selection.narrow(&honest(selection.fences())).unwrap();
-        let mut second = honest(selection.fences());
-        second[0].as_mut().unwrap().count = 999;
-        assert_eq!(
-            selection.narrow(&second).unwrap_err(),
-            Inconsistent { node: 0, what: "the count of one snapshot changed" }
-        );
-    }
-}
+mod tests;

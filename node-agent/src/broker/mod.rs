@@ -14,6 +14,7 @@ pub mod file;
 pub mod synthetic;
 
 use async_trait::async_trait;
+use rollcall_proto::SortField;
 use rollcall_proto::v1::{Client, Statistics};
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -92,6 +93,13 @@ pub trait Broker: Send + Sync + 'static {
     /// The live figures of some sessions, in their order. `None`, or an absent field, where the broker cannot
     /// tell or the session has ended.
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>>;
+
+    /// One live figure of some sessions, in their order, as `statistics` would tell it. A sort by the figure asks for
+    /// all clients, thousands at a time: an adapter that can tell one figure for less than all should.
+    async fn figures(&self, figure: SortField, sessions: &[SessionRef]) -> Vec<Option<u64>> {
+        let statistics = self.statistics(sessions).await;
+        statistics.into_iter().map(|statistics| figure.figure(&statistics?)).collect()
+    }
 
     /// Ends connection and session. When it returns `Kicked`, the broker has neither any more; the adapter
     /// still reports the end of the session on its stream.

@@ -38,6 +38,7 @@ use view::{Rows, sort_by_field};
 
 pub use count::{Count, Uncounted};
 pub use view::View;
+pub(crate) use view::evenly_spaced;
 
 /// How many sorted permutations are kept, 8 bytes a client each.
 const KEPT_SORTS: usize = 4;

@@ -122,16 +122,8 @@ impl View {
     /// means the last rank.
     #[must_use]
     pub fn fences(&self, range: Range<u64>, most: u32) -> Vec<Fence> {
-        let Range { start, end } = range;
-        let end = end.min(self.count());
-        let length = end.saturating_sub(start);
-        let fences = u64::from(most).min(length);
-        (0..fences)
-            .filter_map(|n| {
-                // Ranks and fences are far below 2^32, so the product fits.
-                let rank = start + n * length / fences;
-                Some(Fence { rank, key: Some(self.key_at(rank)?) })
-            })
+        evenly_spaced(range.start..range.end.min(self.count()), most)
+            .filter_map(|rank| Some(Fence { rank, key: Some(self.key_at(rank)?) }))
             .collect()
     }
 
@@ -183,6 +175,13 @@ impl View {
     fn sort_value<'a>(&'a self, row: &'a Row) -> KeyRef<'a> {
         sort_value(self.order, row)
     }
+}
+
+/// At most `most` evenly spaced ranks of a range, the first at its start. Ranks are below 2^32.
+pub(crate) fn evenly_spaced(range: Range<u64>, most: u32) -> impl Iterator<Item = u64> {
+    let length = range.end.saturating_sub(range.start);
+    let ranks = u64::from(most).min(length);
+    (0..ranks).map(move |n| range.start + n * length / ranks)
 }
 
 /// A row's key without what breaks ties, so that clients of one sort value compare equal.

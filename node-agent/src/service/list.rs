@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::{Stream, stream};
 use prost::Message as _;
 use rollcall_proto::v1::{Client, ListResponse};
-use rollcall_proto::{CHUNK_BYTES, CHUNK_ROWS};
+use rollcall_proto::{CHUNK_BYTES, CHUNK_ROWS, SortField};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use tonic::Status;
@@ -15,7 +15,7 @@ use tracing::warn;
 use super::Agent;
 use crate::broker::{Broker, SessionRef};
 use crate::calls::{Deadline, exceeded};
-use crate::index::View;
+use crate::listing::Listing;
 use crate::query::List;
 
 /// How long the broker may take for the live figures of one chunk.
@@ -23,13 +23,15 @@ const STATISTICS_BUDGET: Duration = Duration::from_secs(2);
 
 struct Chunks {
     agent: Arc<Agent>,
-    view: View,
+    listing: Listing,
     /// The rank of the first client to look at.
     first: u64,
     next: u64,
     end: u64,
     is_first: bool,
     with_statistics: bool,
+    /// The live figure that the rows are sorted by.
+    ranked_by: Option<SortField>,
     deadline: Deadline,
     /// The call counts until its last chunk is taken.
     _call: OwnedSemaphorePermit,
@@ -38,20 +40,21 @@ struct Chunks {
 /// The chunks of a list; the first says whose rows these are and how many match, even if none is sent.
 pub(super) fn chunks(
     agent: Arc<Agent>,
-    view: View,
+    listing: Listing,
     list: &List,
     deadline: Deadline,
     call: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<ListResponse, Status>> + Send + use<> {
-    let first = list.selection.first(&view);
+    let first = list.selection.first(&listing);
     let chunks = Chunks {
         agent,
         first,
         next: first.saturating_add(list.ranks.start),
-        end: first.saturating_add(list.ranks.end).min(view.count()),
-        view,
+        end: first.saturating_add(list.ranks.end).min(listing.count()),
+        listing,
         is_first: true,
         with_statistics: !list.without_statistics,
+        ranked_by: list.selection.live_field(),
         deadline,
         _call: call,
     };
@@ -72,7 +75,7 @@ impl Chunks {
         }
         let mut clients = Vec::new();
         let mut bytes = 0;
-        for client in self.view.clients(self.next..self.end) {
+        for client in self.listing.clients(self.next..self.end) {
             bytes += client.encoded_len();
             clients.push(client);
             if clients.len() == CHUNK_ROWS || bytes >= CHUNK_BYTES {
@@ -80,14 +83,25 @@ impl Chunks {
             }
         }
         self.next += clients.len() as u64;
+        let ranks = self.ranked_by.map(|field| (field, figures(field, &clients)));
         // A broker that failed once in this list is not waited for again and again.
         self.with_statistics = self.with_statistics
             && add_statistics(self.agent.broker.as_ref(), &mut clients, self.deadline).await;
+        if let Some((field, figures)) = ranks {
+            for (client, figure) in clients.iter_mut().zip(figures) {
+                field.set_figure(client.statistics.get_or_insert_default(), figure);
+            }
+        }
         let identity = self.is_first.then(|| self.agent.identity.clone());
-        let (count, first) = if self.is_first { (self.view.count(), self.first) } else { (0, 0) };
+        let (count, first) = if self.is_first { (self.listing.count(), self.first) } else { (0, 0) };
         self.is_first = false;
         Some(ListResponse { identity, count, clients, first })
     }
+}
+
+/// What the rows were ranked by, to be shown whatever the figure is by now: a page must be in the order it says.
+fn figures(field: SortField, clients: &[Client]) -> Vec<Option<u64>> {
+    clients.iter().map(|client| field.figure(client.statistics.as_ref()?)).collect()
 }
 
 /// Adds the live figures, if the broker tells them in time; says whether it did.

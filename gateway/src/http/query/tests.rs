@@ -140,7 +140,12 @@ fn what_cannot_be_read_is_refused_by_name_value_and_expectation() {
         "clean_start=1",
         "_gte_created_at=abc",
         "_lte_connected_at=1.5",
-        "_sort=recv_oct",
+        "_sort=max_oct",
+        "_sort=recv_oct&_cursor=",
+        "_sort=recv_oct&_cursor=x",
+        "_sort=recv_oct&_page=101&_limit=100",
+        "_sort=recv_oct&_page=2",
+        "_sort=recv_oct&_page=18446744073709551615",
         "_order=up",
         "_sort=node&_sort=node",
         "_fields=",
@@ -167,7 +172,7 @@ fn a_cursor_goes_on_with_its_own_list_alone() {
     let key = Key { clientid: "c".into(), node: "a@h".into(), session: 7, ..Key::default() };
     let first = read("zone=edge&_order=desc&_node=a&_node=b&_cursor=").unwrap().query;
     assert_eq!(first.start, Start::Page(1));
-    let cursor = cursor_behind(&first, Some(&key));
+    let cursor = cursor_behind(&first, Some(&key)).unwrap();
     let again = read(&format!("_node=b&_node=a&_limit=7&_order=desc&zone=edge&_cursor={cursor}")).unwrap();
     assert_eq!(again.query.start, Start::Cursor(Position::After(key)));
     for other in ["zone=edge&_order=desc&_node=a", "zone=edge&_node=a&_node=b", "_order=desc&_node=a&_node=b"]
@@ -175,7 +180,23 @@ fn a_cursor_goes_on_with_its_own_list_alone() {
         let error = read(&format!("{other}&_cursor={cursor}")).unwrap_err().to_string();
         assert!(error.ends_with("filters, _sort, _order and nodes must stay as they were"), "{error}");
     }
-    assert_eq!(cursor_behind(&first, None), "");
+    assert_eq!(cursor_behind(&first, None).as_deref(), Some(""));
+}
+
+#[test]
+fn a_list_by_a_live_figure_reads_its_first_ten_thousand_and_has_no_cursor() {
+    for query in [
+        "_sort=recv_oct",
+        "_sort=mqueue_len&_order=desc&_page=100&_limit=100",
+        "_sort=inflight&_page=9&_limit=0",
+    ] {
+        let request = read(query).unwrap();
+        assert!(request.query.order.field.is_live(), "{query}");
+        assert_eq!(cursor_behind(&request.query, Some(&Key::default())), None);
+    }
+    let error = export("_sort=recv_oct").unwrap_err().to_string();
+    assert!(error.starts_with(r#"parameter _sort="recv_oct": expected one of clientid,"#), "{error}");
+    assert!(error.ends_with(", created_at"), "{error}");
 }
 
 #[test]

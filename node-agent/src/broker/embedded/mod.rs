@@ -265,11 +265,31 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
+        self.live(sessions, true).await
+    }
+
+    async fn figures(&self, figure: SortField, sessions: &[SessionRef]) -> Vec<Option<u64>> {
+        let from_kernel = matches!(
+            figure,
+            SortField::RecvOct | SortField::RecvCnt | SortField::SendOct | SortField::SendCnt
+        );
+        let statistics = self.live(sessions, from_kernel).await;
+        statistics.into_iter().map(|statistics| figure.figure(&statistics?)).collect()
+    }
+
+    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
+        kick::kick(Arc::clone(&self.node), session.clone()).await
+    }
+}
+
+impl EmbeddedBroker {
+    /// The live figures of some sessions; those that the kernel has to be asked for only if wanted.
+    async fn live(&self, sessions: &[SessionRef], with_traffic: bool) -> Vec<Option<Statistics>> {
         let mut rows = Vec::with_capacity(sessions.len());
         for wanted in sessions {
             rows.push(self.node.live_session(wanted).await);
         }
-        let traffic = self.node.traffic(&rows).await;
+        let traffic = if with_traffic { self.node.traffic(&rows).await } else { HashMap::new() };
         let mut statistics = Vec::with_capacity(rows.len());
         for row in &rows {
             statistics.push(match row {
@@ -281,10 +301,6 @@ impl Broker for EmbeddedBroker {
             });
         }
         statistics
-    }
-
-    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
-        kick::kick(Arc::clone(&self.node), session.clone()).await
     }
 }
 
