@@ -28,7 +28,7 @@ const WRONG: [(&str, &[&str]); 15] = [
     ("_lte_connected_at", &["abc", "1.5", "2021-03-18"]),
     ("_page", &["0", "-1", "1.5", "x", "18446744073709551616", "1,2"]),
     ("_limit", &["-1", "x", "1.5", "all"]),
-    ("_sort", &["clientId", "recv_oct", "clientid,node", "-clientid", "%00"]),
+    ("_sort", &["clientId", "session", "clientid,node", "-clientid", "%00"]),
     ("_order", &["ASC", "up", "-1", "desc%0d%0aX-Injected:%20yes"]),
     ("_fields", &["x", "clientid,", "clientid,x", "*", "clientid%20"]),
     ("_partial", &["0", "False", "no"]),

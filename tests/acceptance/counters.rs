@@ -98,3 +98,48 @@ fn messages_are_counted_over_the_session_and_packets_over_the_connection() {
     assert_eq!(row["recv_pkt"], json!(2), "{row}");
     assert_eq!(row["recv_oct"], json!(second.sent_bytes), "{row}");
 }
+
+#[test]
+fn who_is_drowning_is_the_first_of_the_whole_cluster() {
+    let cluster = Cluster::embedded();
+    let mut publishers = Vec::new();
+    for (number, agent) in cluster.agents.iter().enumerate() {
+        for name in ["light", "heavy"] {
+            let clientid = format!("{name}-{number}");
+            let mut client = Client::connect(agent.mqtt(), &Connect::new(5, &clientid).keep_session());
+            client.subscribe(name, 1);
+            client.disconnect();
+            cluster.gateway.row_when(&clientid, |row| row["connected"] == false);
+        }
+        let mut publisher = Client::connect(agent.mqtt(), &Connect::new(4, &format!("publisher-{number}")));
+        for _ in 0..=number {
+            publisher.publish("heavy", 1, b"x");
+            publisher.publish("heavy", 1, b"x");
+            publisher.publish("light", 1, b"x");
+        }
+        let queued = 2 * (number + 1);
+        cluster.gateway.row_when(&format!("heavy-{number}"), |row| row["mqueue_len"] == queued);
+        publishers.push(publisher);
+    }
+    let first = |query: &str| {
+        let rows = cluster.gateway.get(&format!("/clients?{query}")).rows();
+        rows.iter()
+            .map(|row| format!("{} {}", row["clientid"].as_str().unwrap(), row["mqueue_len"]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        first("_sort=mqueue_len&_order=desc&_limit=4"),
+        ["heavy-2 6", "heavy-1 4", "light-2 3", "heavy-0 2"]
+    );
+    assert_eq!(first("_sort=mqueue_len&_order=desc&_limit=2&_page=3"), ["light-1 2", "light-0 1"]);
+    assert_eq!(first("_sort=mqueue_len&conn_state=disconnected&_limit=2"), ["light-0 1", "heavy-0 2"]);
+    let busiest = cluster.gateway.get("/clients?_sort=recv_oct&_order=desc&_limit=1").rows();
+    assert_eq!(busiest[0]["clientid"], "publisher-2");
+    // Offline clients have no connection whose bytes could be counted: they are last both ways.
+    let last = |order: &str| {
+        cluster.gateway.get(&format!("/clients?_sort=recv_oct&_order={order}&_page=2&_limit=3")).rows()
+    };
+    for row in last("asc").iter().chain(&last("desc")) {
+        assert_eq!(row["recv_oct"], Value::Null, "{row}");
+    }
+}

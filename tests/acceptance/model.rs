@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rollcall_tests::http::encode;
-use rollcall_tests::model::{Query, SORT_FIELDS, identity, random_query, rendered};
+use rollcall_tests::model::{FIGURES, Query, SORT_FIELDS, identity, random_query, rendered};
 use rollcall_tests::rows;
 use rollcall_tests::sandbox::{Agent, Cluster};
 use serde_json::{Value, json};
@@ -232,6 +232,43 @@ fn any_page_of_a_large_cluster_is_where_the_sorted_selection_has_it() {
     // More than 10,000 is lowered to it.
     let all = fixture.cluster.gateway.get("/clients?_limit=99999").json();
     assert_eq!((&all["meta"]["limit"], all["data"].as_array().unwrap().len()), (&json!(10_000), 10_000));
+}
+
+#[test]
+fn the_first_ten_thousand_by_any_live_figure_are_those_of_the_sorted_selection() {
+    // More than have a rank, on one node too.
+    let mut fixture = fixture(32_000);
+    for round in 0..2 * FIGURES.len() {
+        let query = Query {
+            sort: Some(FIGURES[round % FIGURES.len()].to_owned()),
+            order: (round < FIGURES.len()).then(|| "desc".to_owned()),
+            ..random_query(&mut fixture.random, &fixture.rows, &fixture.nodes)
+        };
+        let query =
+            if fixture.random.random_bool(0.7) { Query { filters: Vec::new(), ..query } } else { query };
+        let expected = query.select(&fixture.rows);
+        let limit = *[1, 7, 100, 1000].choose(&mut fixture.random).unwrap();
+        let last = 10_000 / limit;
+        for number in [1, last / 2, last, fixture.random.random_range(1..=last)] {
+            page(&fixture, &query, &expected, number, limit);
+        }
+    }
+    let gateway = &fixture.cluster.gateway;
+    let refused = |target: &str| {
+        let response = gateway.get(target);
+        assert_eq!((response.status, response.code()), (400, 108), "{target}");
+        response.message().to_owned()
+    };
+    assert_eq!(
+        refused("/clients?_sort=mqueue_len&_order=desc&_limit=100&_page=101"),
+        "parameter _page=101: expected a page that ends within the first 10000 clients, as none behind them has a rank by the live figure mqueue_len; _limit is 100"
+    );
+    assert!(
+        refused("/clients?_sort=mqueue_len&_cursor=").starts_with("_cursor is given with _sort=mqueue_len")
+    );
+    assert!(refused("/client_export?_sort=mqueue_len").contains("_sort"));
+    // Nothing to walk on with, which is not the end of a walk.
+    assert_eq!(gateway.get("/clients?_sort=mqueue_len&_limit=1").json()["meta"]["cursor"], Value::Null);
 }
 
 #[test]

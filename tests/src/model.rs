@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::http::encode;
 use crate::rows::EPOCH_MS;
 
-/// Every field a list can be sorted by.
+/// The identity fields a list can be sorted by.
 pub const SORT_FIELDS: [&str; 17] = [
     "clientid",
     "username",
@@ -35,8 +35,8 @@ pub const SORT_FIELDS: [&str; 17] = [
     "created_at",
 ];
 
-/// The keys of a row that its table can leave out, with which they are `null`.
-const FIGURES: [&str; 20] = [
+/// The live figures a list can be sorted by. A table can leave them out, with which they are `null`.
+pub const FIGURES: [&str; 20] = [
     "subscriptions_cnt",
     "max_subscriptions",
     "inflight",

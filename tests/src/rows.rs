@@ -86,6 +86,9 @@ fn client(random: &mut StdRng, node: &str, prefix: &str, count: usize) -> Value 
         "disconnected_at_ms":
             (state == "disconnected").then(|| connected_at + random.random_range(0..5000)),
         "created_at_ms": connected_at - random.random_range(0..3) * 1500,
+        "subscriptions_cnt": random.random_range(0..3),
+        "inflight": random.random_bool(0.9).then(|| random.random_range(0..30)),
+        "send_msg": random.random_bool(0.05).then(|| random.random_range(0..1_000_000)),
         "mqueue_len": random.random_bool(0.5).then(|| random.random_range(0..10)),
         "recv_oct": random.random_bool(0.5).then(|| random.random_range(0..=u64::from(u32::MAX) * 2)),
     })

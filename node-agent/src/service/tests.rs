@@ -2,7 +2,7 @@
 
 use futures::{StreamExt, TryStreamExt};
 use rollcall_proto::v1::{Client, Filter, GroupBy, SortField};
-use rollcall_proto::{CHUNK_ROWS, REASON_METADATA, Reason, v1};
+use rollcall_proto::{CHUNK_ROWS, ClientRef, Order, REASON_METADATA, Reason, v1};
 use tonic::Code;
 
 use super::*;
@@ -142,4 +142,93 @@ async fn a_count_is_refused_as_other_calls_are() {
     drop(first);
     service.agent.calls.drain();
     assert_eq!(code(count(&service, GroupBy::Zone, everyone()).await), Code::Unavailable);
+}
+
+fn by(field: SortField) -> Option<v1::Order> {
+    Some(v1::Order { field: field.into(), descending: true })
+}
+
+async fn rows(service: &NodeService, list: ListRequest) -> Vec<Client> {
+    let chunks: Vec<ListResponse> =
+        service.list(Request::new(list)).await.unwrap().into_inner().try_collect().await.unwrap();
+    chunks.into_iter().flat_map(|chunk| chunk.clients).collect()
+}
+
+#[tokio::test]
+async fn a_list_by_a_live_figure_is_the_sorted_whole_and_shows_the_figure_it_is_sorted_by() {
+    let service = service(20_000).await;
+    let mut expected = Vec::new();
+    for offset in [0, 10_000] {
+        let filter = Some(Filter { clean_start: vec![true], ..Filter::default() });
+        expected.extend(
+            rows(&service, ListRequest { filter, offset, limit: 10_000, ..ListRequest::default() }).await,
+        );
+    }
+    let order = Order { field: SortField::MqueueLen, descending: true };
+    expected.sort_by(|a, b| order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref())));
+    assert!(expected.len() > 5_000 && expected[0].statistics.unwrap().mqueue_len == Some(99));
+
+    let list = |offset, limit, without_statistics| ListRequest {
+        filter: Some(Filter { clean_start: vec![true], ..Filter::default() }),
+        order: by(SortField::MqueueLen),
+        offset,
+        limit,
+        without_statistics,
+        ..ListRequest::default()
+    };
+    assert_eq!(rows(&service, list(0, 1_200, false)).await, expected[..1_200]);
+    assert_eq!(rows(&service, list(4_000, 700, false)).await, expected[4_000..4_700]);
+    let bare = rows(&service, list(0, 600, true)).await;
+    for (row, whole) in bare.iter().zip(&expected) {
+        let mqueue_len = whole.statistics.unwrap().mqueue_len;
+        assert_eq!(row.statistics, Some(v1::Statistics { mqueue_len, ..v1::Statistics::default() }));
+        assert_eq!(row.clientid, whole.clientid);
+    }
+}
+
+#[tokio::test]
+async fn ranks_by_a_live_figure_end_at_ten_thousand_and_what_lies_beyond_is_refused() {
+    let service = service(12_000).await;
+    let survey = SurveyRequest {
+        order: by(SortField::RecvOct),
+        end: u64::MAX,
+        fences: 256,
+        ..SurveyRequest::default()
+    };
+    let surveyed = Node::survey(&service, Request::new(survey.clone())).await.unwrap().into_inner();
+    assert_eq!((surveyed.count, surveyed.fences.len()), (12_000, 256));
+    assert!(surveyed.fences.iter().all(|fence| fence.rank < 10_000));
+    // The snapshot reads the same ranks, however the figures have changed.
+    let again = SurveyRequest { snapshot: surveyed.snapshot, ..survey };
+    assert_eq!(Node::survey(&service, Request::new(again)).await.unwrap().into_inner(), surveyed);
+    let list = |offset, limit| ListRequest {
+        order: by(SortField::RecvOct),
+        snapshot: surveyed.snapshot,
+        offset,
+        limit,
+        ..ListRequest::default()
+    };
+    let row = &rows(&service, list(surveyed.fences[9].rank, 1)).await[0];
+    let order = Order { field: SortField::RecvOct, descending: true };
+    let key = v1::Key::from(order.key(&ClientRef { node: "a@h", ..row.as_client_ref() }));
+    assert_eq!(Some(key), surveyed.fences[9].key);
+
+    let refused = async |list| service.list(Request::new(list)).await.err().unwrap();
+    let beyond = refused(list(9_000, 1_001)).await;
+    assert_eq!(
+        (beyond.code(), beyond.message()),
+        (
+            Code::InvalidArgument,
+            "ranks up to 10001 by recv_oct, expected at most 10000: no client behind has a rank"
+        )
+    );
+    let after = Some(v1::Key { clientid: "c".into(), node: "a@h".into(), ..v1::Key::default() });
+    let behind = refused(ListRequest { after, ..list(0, 1) }).await;
+    assert_eq!(
+        (behind.code(), behind.message()),
+        (Code::InvalidArgument, "a list from a key on by recv_oct, expected an order by an identity field")
+    );
+    let export = ExportRequest { order: by(SortField::RecvOct), ..ExportRequest::default() };
+    let export = service.export(Request::new(export)).await.err().unwrap();
+    assert_eq!(export.message(), "an export by recv_oct, expected an order by an identity field");
 }

@@ -53,6 +53,7 @@ mod retained;
 pub mod settings;
 pub mod tcp_info;
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -63,6 +64,7 @@ use rmqtt::context::ServerContext;
 use rmqtt::hook::Type;
 use rmqtt::server::MqttServer;
 use rmqtt::types::NodeId;
+use rollcall_proto::SortField;
 use rollcall_proto::v1::Statistics;
 use thiserror::Error;
 use tokio::sync::mpsc;
