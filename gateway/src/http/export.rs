@@ -9,26 +9,24 @@
 //! its body. HTTP/1.0 bodies have no end of their own, so there is no CSV over HTTP/1.0.
 //!
 //! Memory: some twenty pieces an export, of which hyper queues sixteen, besides what [`Export`] holds. The answer is
-//! compressed by gzip where the client takes it; zstd would need a C library.
+//! compressed where the client takes that.
 
-use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures::{Stream, stream};
-use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
+use http::Version;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::request::Parts;
-use http::{HeaderMap, Version};
 use thiserror::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::compress::{Coding, Compressor};
 use super::csv;
 use super::envelope::ExportEnd;
 use super::error::ApiError;
@@ -75,13 +73,21 @@ pub(super) async fn export(
         _ => {}
     }
 
-    let gzip = has_chunks && takes_gzip(&parts.headers);
+    let coding = Coding::taken_by(&parts.headers).filter(|_| has_chunks);
+    let compressor = coding.and_then(|coding| match Compressor::new(coding) {
+        Ok(compressor) => Some(compressor),
+        Err(error) => {
+            tracing::warn!(?coding, %error, "an export is not compressed");
+            None
+        }
+    });
+    let coding = coding.filter(|_| compressor.is_some());
     let (pieces, taken) = mpsc::channel(1);
     let writer = Writer {
         fields,
         format,
         raw: Vec::new(),
-        gzip: gzip.then(|| GzEncoder::new(Vec::new(), Compression::fast())),
+        compressor,
         pieces,
         client_timeout: limits.export_client_timeout,
         log: Log::new(parts.extensions.get().cloned()),
@@ -98,8 +104,8 @@ pub(super) async fn export(
     };
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(VARY, HeaderValue::from_static("accept-encoding"));
-    if gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    if let Some(coding) = coding {
+        headers.insert(CONTENT_ENCODING, coding.name());
     }
     Ok(response)
 }
@@ -132,7 +138,7 @@ struct Writer {
     format: Format,
     /// Written, not yet compressed or handed over.
     raw: Vec<u8>,
-    gzip: Option<GzEncoder<Vec<u8>>>,
+    compressor: Option<Compressor>,
     pieces: mpsc::Sender<Piece>,
     client_timeout: Duration,
     log: Log,
@@ -140,17 +146,14 @@ struct Writer {
     _place: OwnedSemaphorePermit,
 }
 
-/// Nobody takes the pieces any more.
-struct ClientGone;
-
 impl Writer {
     async fn write(mut self, mut export: Export) {
-        if self.write_all(&mut export).await.is_err() {
-            self.log.end = End::ClientGone;
+        if let Err(end) = self.write_all(&mut export).await {
+            self.log.end = end;
         }
     }
 
-    async fn write_all(&mut self, export: &mut Export) -> Result<(), ClientGone> {
+    async fn write_all(&mut self, export: &mut Export) -> Result<(), End> {
         if self.format == Format::Csv {
             csv::header(self.fields, &mut self.raw);
         }
@@ -183,17 +186,19 @@ impl Writer {
     }
 
     /// Hands over what is written.
-    async fn hand_over(&mut self, is_last: bool) -> Result<(), ClientGone> {
-        let bytes = match &mut self.gzip {
+    async fn hand_over(&mut self, is_last: bool) -> Result<(), End> {
+        let bytes = match &mut self.compressor {
             None => std::mem::replace(&mut self.raw, Vec::with_capacity(if is_last { 0 } else { PIECE })),
-            Some(gzip) => {
-                // Writing to memory cannot fail.
-                let _ = gzip.write_all(&self.raw);
+            Some(compressor) => {
+                let written = compressor.write(&self.raw, is_last);
                 self.raw.clear();
-                if is_last {
-                    let _ = gzip.try_finish();
+                match written {
+                    Ok(bytes) => bytes,
+                    Err(error) => {
+                        tracing::error!(%error, "an export cannot be compressed any further");
+                        return Err(End::Failed);
+                    }
                 }
-                std::mem::take(gzip.get_mut())
             }
         };
         if bytes.is_empty() {
@@ -203,10 +208,10 @@ impl Writer {
         self.send(Piece::Data(bytes.into())).await
     }
 
-    async fn send(&self, piece: Piece) -> Result<(), ClientGone> {
+    async fn send(&self, piece: Piece) -> Result<(), End> {
         match timeout(self.client_timeout, self.pieces.send(piece)).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(ClientGone),
+            Ok(Err(_)) | Err(_) => Err(End::ClientGone),
         }
     }
 }
@@ -216,7 +221,10 @@ impl Writer {
 enum End {
     Complete,
     Incomplete,
+    /// Nobody takes the pieces any more.
     ClientGone,
+    /// The gateway could not go on.
+    Failed,
 }
 
 /// Logs an export when it ends, however that comes about.
@@ -246,46 +254,5 @@ impl Drop for Log {
             duration_ms = self.begun.elapsed().as_micros() as f64 / 1000.0,
             "export ended"
         );
-    }
-}
-
-/// Whether a client takes gzip, by name or by `*`, and not at the weight 0.
-fn takes_gzip(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    let mut by_any = false;
-    for coding in values.flat_map(|value| value.split(',')) {
-        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
-        let weight = parameters.trim().strip_prefix("q=").map_or(Some(1.0), |weight| weight.parse().ok());
-        let is_taken = weight.is_some_and(|weight: f32| weight > 0.0);
-        match name.trim().to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => return is_taken,
-            "*" => by_any = is_taken,
-            _ => {}
-        }
-    }
-    by_any
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gzip_is_used_where_it_is_taken() {
-        for (value, expected) in [
-            ("", false),
-            ("gzip", true),
-            ("br, GZIP;q=0.5", true),
-            ("gzip; q=0", false),
-            ("gzip;q=0.000, *", false),
-            ("*;q=0.1, br", true),
-            ("*;q=0", false),
-            ("identity, zstd", false),
-            ("gzip;q=x", false),
-        ] {
-            let headers = HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(value))]);
-            assert_eq!(takes_gzip(&headers), expected, "{value:?}");
-        }
-        assert!(!takes_gzip(&HeaderMap::new()));
     }
 }

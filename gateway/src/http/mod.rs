@@ -23,6 +23,7 @@ use self::error::ApiError;
 pub(crate) mod api;
 mod auth;
 mod clients;
+mod compress;
 mod counts;
 mod csv;
 mod decode;
