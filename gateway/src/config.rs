@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::ValueParser;
@@ -17,8 +18,9 @@ use tracing_subscriber::EnvFilter;
 use self::values::{BasePath, Count};
 use crate::cluster::{ClusterSettings, NodeTls};
 use crate::http::limits::Limits;
-use crate::key_file::{KeyFile, KeyFileError};
-use crate::keys::{InvalidKey, Key, KeyRing};
+use crate::key_file::KeyFile;
+use crate::keys::{InvalidKey, Key};
+use crate::live_keys::{KeysError, LiveKeys};
 
 mod layer;
 pub mod values;
@@ -38,8 +40,8 @@ pub struct Config {
     pub cluster: ClusterSettings,
     /// What the API's paths begin with.
     pub base_path: BasePath,
-    /// Who may use it. Never empty.
-    pub keys: KeyRing,
+    /// Who may use it; at first there is at least one key.
+    pub keys: Arc<LiveKeys>,
     /// Whether some keys stood in the open, on the command line or in the environment.
     pub keys_in_the_open: bool,
     /// How long a request may take.
@@ -102,12 +104,9 @@ pub enum ConfigError {
         /// What is wrong.
         source: InvalidKey,
     },
-    /// The key file.
+    /// The key file, or its keys and others do not fit together.
     #[error(transparent)]
-    KeyFile(#[from] KeyFileError),
-    /// Keys of the file and others do not fit together.
-    #[error("{0}")]
-    Keys(InvalidKey),
+    Keys(#[from] KeysError),
 }
 
 fn unfit(message: impl Into<String>) -> ConfigError {
@@ -166,7 +165,7 @@ impl Config {
         let config = Self {
             listen,
             cluster,
-            keys: keys(&told)?,
+            keys: Arc::new(keys(&told)?),
             base_path: told.base_path.unwrap_or_default(),
             keys_in_the_open,
             request_timeout: told.request_timeout.map_or(seconds(5), |text| text.0),
@@ -236,16 +235,12 @@ fn cluster(told: &Layer) -> Result<ClusterSettings, ConfigError> {
     Ok(ClusterSettings { nodes, tls, probe_interval, connect_timeout })
 }
 
-fn keys(told: &Layer) -> Result<KeyRing, ConfigError> {
-    let mut keys = Vec::new();
-    if let Some(path) = &told.key_file {
-        keys = KeyFile::at(path).keys()?;
-    }
-    for (at, argument) in told.key.iter().flatten().enumerate() {
-        let key = Key::from_argument(argument.as_str());
-        keys.push(key.map_err(|source| ConfigError::Key { number: at + 1, source })?);
-    }
-    if keys.is_empty() {
+fn keys(told: &Layer) -> Result<LiveKeys, ConfigError> {
+    let arguments = told.key.iter().flatten().enumerate().map(|(at, argument)| {
+        Key::from_argument(argument.as_str()).map_err(|source| ConfigError::Key { number: at + 1, source })
+    });
+    let keys = LiveKeys::load(told.key_file.as_ref().map(KeyFile::at), arguments.collect::<Result<_, _>>()?)?;
+    if keys.current().is_empty() {
         let file = told.key_file.as_deref().unwrap_or(Path::new("keys.toml"));
         return Err(unfit(format!(
             "no key, so nobody could use the API; create one with\n  \
@@ -254,7 +249,7 @@ fn keys(told: &Layer) -> Result<KeyRing, ConfigError> {
             file.display()
         )));
     }
-    KeyRing::new(keys).map_err(ConfigError::Keys)
+    Ok(keys)
 }
 
 fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {

@@ -99,7 +99,7 @@ impl KeyFile {
     /// # Errors
     /// [`KeyFileError`]; a file that does not exist is one.
     pub fn keys(&self) -> Result<Vec<Key>, KeyFileError> {
-        self.read()?.key.iter().map(|entry| self.key(entry)).collect()
+        self.parse(&self.text()?)
     }
 
     /// Reads the keys as they stand there.
@@ -137,7 +137,7 @@ impl KeyFile {
         Ok(secret)
     }
 
-    /// Removes a key. A gateway that runs keeps it until it is restarted.
+    /// Removes a key.
     ///
     /// # Errors
     /// [`KeyFileError`]
@@ -152,9 +152,28 @@ impl KeyFile {
         })
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What stands in it.
+    pub(crate) fn text(&self) -> Result<String, KeyFileError> {
+        std::fs::read_to_string(&self.path).map_err(|source| self.io(source))
+    }
+
+    /// The keys of such a text, for which errors name this file.
+    pub(crate) fn parse(&self, text: &str) -> Result<Vec<Key>, KeyFileError> {
+        self.contents(text)?.key.iter().map(|entry| self.key(entry)).collect()
+    }
+
     fn read(&self) -> Result<Contents, KeyFileError> {
-        let text = std::fs::read_to_string(&self.path).map_err(|source| self.io(source))?;
-        toml::from_str(&text).map_err(|error| {
+        self.contents(&self.text()?)
+    }
+
+    fn contents(&self, text: &str) -> Result<Contents, KeyFileError> {
+        toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start).min(text.len());
             let line = 1 + text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
             KeyFileError::Form { path: self.path.clone(), line, message: error.message().to_owned() }

@@ -149,7 +149,7 @@ impl Key {
 }
 
 /// Every key that is let in.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRing {
     keys: Vec<Key>,
     by_id: HashMap<Arc<str>, usize>,
@@ -171,6 +171,12 @@ impl KeyRing {
             }
         }
         Ok(Self { keys, by_id })
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
     }
 
     /// Whether nobody is let in.

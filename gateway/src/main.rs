@@ -37,7 +37,7 @@ enum What {
         #[command(flatten)]
         options: Box<Layer>,
     },
-    /// Create, list and revoke API keys; a running gateway sees changes when it is restarted
+    /// Create, list and revoke API keys; a running gateway sees changes within a second or two
     #[command(subcommand)]
     Key(KeyCommand),
 }
@@ -152,7 +152,10 @@ fn key(command: KeyCommand) -> Result<(), Failure> {
         }
         KeyCommand::Revoke { file, id } => {
             KeyFile::at(&file).revoke(&id)?;
-            eprintln!("key {id} is revoked; restart the gateways that use {}", file.display());
+            eprintln!(
+                "key {id} is revoked; gateways that use {} refuse it in a second or two",
+                file.display()
+            );
         }
     }
     Ok(())

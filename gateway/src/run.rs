@@ -1,5 +1,7 @@
 //! The gateway from start to end.
 
+use std::sync::Arc;
+
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -40,7 +42,8 @@ impl Gateway {
         let cluster = Cluster::start(&config.cluster)?;
         let drain = Drain::default();
         let base_path = config.base_path.as_str().to_owned();
-        let api = Api::new(cluster, config.keys.clone(), base_path, config.request_timeout, config.limits);
+        let api =
+            Api::new(cluster, Arc::clone(&config.keys), base_path, config.request_timeout, config.limits);
         let app = http::router(api, drain.clone());
         Ok(Self { config, app, drain })
     }
@@ -55,7 +58,10 @@ impl Gateway {
             drain.begin();
             sleep(config.drain_delay).await;
         };
-        serve(listener, app, config.limits, config.drain_timeout, shutdown).await;
+        tokio::select! {
+            () = serve(listener, app, config.limits, config.drain_timeout, shutdown) => {}
+            () = config.keys.follow() => {}
+        }
         tracing::info!("stopped");
     }
 }

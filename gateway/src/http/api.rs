@@ -20,7 +20,8 @@ use super::query::{self, Given};
 use super::route::Route;
 use super::{clients, counts, export, nodes};
 use crate::cluster::Cluster;
-use crate::keys::{Key, KeyRing, Role};
+use crate::keys::{Key, Role};
+use crate::live_keys::LiveKeys;
 
 /// The header by which a client asks for an earlier deadline, milliseconds.
 const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
@@ -29,7 +30,7 @@ const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
 #[derive(Debug)]
 pub(crate) struct Api {
     cluster: Cluster,
-    keys: KeyRing,
+    keys: Arc<LiveKeys>,
     /// Empty, or with a leading and without a trailing slash.
     base_path: String,
     timeout: Duration,
@@ -44,7 +45,7 @@ impl Api {
     /// Puts together what answering needs. `base_path` is empty, or has a leading and no trailing slash.
     pub(crate) fn new(
         cluster: Cluster,
-        keys: KeyRing,
+        keys: Arc<LiveKeys>,
         base_path: String,
         timeout: Duration,
         limits: Limits,
@@ -83,7 +84,8 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let (parts, _) = request.into_parts();
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
     // Before the slot: whoever has no key must not take the place of those who have one.
-    let key = match auth::authenticate(&parts.headers, &api.keys) {
+    let keys = api.keys.current();
+    let key = match auth::authenticate(&parts.headers, &keys) {
         Ok(key) => key,
         Err(refused) => return ApiError::from(refused).into_response(),
     };

@@ -1,5 +1,6 @@
 //! The router on its own, over one node that nobody listens for.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,7 +13,8 @@ use tower::ServiceExt;
 use super::*;
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::http::limits::Limits;
-use crate::keys::{Key, KeyRing};
+use crate::keys::Key;
+use crate::live_keys::LiveKeys;
 
 const LIMITS: Limits = Limits {
     requests: 8,
@@ -40,7 +42,7 @@ impl Gateway {
             connect_timeout: Duration::from_secs(1),
         };
         let keys = ["dash:s1:viewer", "ops:s2:operator"].map(|text| Key::from_argument(text).unwrap());
-        let keys = KeyRing::new(keys.to_vec()).unwrap();
+        let keys = Arc::new(LiveKeys::load(None, keys.to_vec()).unwrap());
         let cluster = Cluster::start(&settings).unwrap();
         let drain = Drain::default();
         let api = Api::new(cluster, keys, base_path.to_owned(), Duration::from_secs(5), limits);

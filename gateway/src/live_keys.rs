@@ -1,0 +1,146 @@
+//! The keys that are let in now: those given at start, and those of the key file, which is read again when it changes.
+//!
+//! A key made is let in, a key revoked is refused, within [`INTERVAL`]; requests that were let in before go on. A file
+//! that cannot be read or has a mistake changes nothing: the keys before stay, and the log says so, once. Whoever
+//! empties the file means it: then only the keys given at start are left.
+//!
+//! Decided against: a signal to read the file again (in a container nobody sends one), and the system's file events
+//! (they differ by file system, and mounted secrets are swapped by a symbolic link). The file is small; reading it
+//! once a second costs less than being wrong about its time of change.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::key_file::{KeyFile, KeyFileError};
+use crate::keys::{InvalidKey, Key, KeyRing};
+
+/// How often the file is looked at.
+pub const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every key that is let in now.
+#[derive(Debug)]
+pub struct LiveKeys {
+    file: Option<KeyFile>,
+    /// Given at start; they stay.
+    fixed: Vec<Key>,
+    ring: RwLock<Arc<KeyRing>>,
+}
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The file cannot be read, or it is none.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// The keys do not fit together.
+    #[error("{0}")]
+    Unfit(InvalidKey),
+}
+
+impl LiveKeys {
+    /// Reads the file, if there is one, and puts its keys beside the given ones.
+    ///
+    /// # Errors
+    /// [`KeysError`]
+    pub fn load(file: Option<KeyFile>, fixed: Vec<Key>) -> Result<Self, KeysError> {
+        let keys = Self { file, fixed, ring: RwLock::default() };
+        if let Some(file) = &keys.file {
+            keys.set(file.text()?.as_str())?;
+        } else {
+            keys.put(KeyRing::new(keys.fixed.clone()).map_err(KeysError::Unfit)?);
+        }
+        Ok(keys)
+    }
+
+    /// The keys at this moment.
+    #[must_use]
+    pub fn current(&self) -> Arc<KeyRing> {
+        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Follows the file, without end.
+    pub(crate) async fn follow(&self) {
+        let Some(file) = &self.file else { return std::future::pending().await };
+        let mut seen = None;
+        let mut ticks = interval(INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let now = tokio::fs::read_to_string(file.path()).await.map_err(|error| error.to_string());
+            if seen.as_ref() == Some(&now) {
+                continue;
+            }
+            let outcome = match &now {
+                Ok(text) => self.set(text).map_err(|error| error.to_string()),
+                Err(error) => Err(format!("key file {}: {error}", file.path().display())),
+            };
+            match outcome {
+                // What was read at start is read once more, which is no news.
+                Ok(false) => {}
+                Ok(true) => tracing::info!(keys = self.current().len(), "the keys have changed"),
+                Err(error) => tracing::error!(%error, "the keys stay as they were"),
+            }
+            seen = Some(now);
+        }
+    }
+
+    /// Takes the keys of the file's text; says whether they are others than before.
+    fn set(&self, text: &str) -> Result<bool, KeysError> {
+        let file = self.file.as_ref().map(|file| file.parse(text)).transpose()?.unwrap_or_default();
+        let keys = file.into_iter().chain(self.fixed.iter().cloned()).collect();
+        Ok(self.put(KeyRing::new(keys).map_err(KeysError::Unfit)?))
+    }
+
+    fn put(&self, ring: KeyRing) -> bool {
+        let mut current = self.ring.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = **current != ring;
+        *current = Arc::new(ring);
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::Role;
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_made_are_let_in_and_keys_revoked_are_not_and_mistakes_change_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.toml");
+        let file = KeyFile::at(&path);
+        let first = file.create("first", Role::Viewer, "").unwrap();
+        let fixed = Key::from_argument("fixed:s:operator").unwrap();
+        let keys = Arc::new(LiveKeys::load(Some(file.clone()), vec![fixed]).unwrap());
+        let follows = Arc::clone(&keys);
+        tokio::spawn(async move { follows.follow().await });
+        // The clock jumps only while nothing else is to be done; the file is read by a thread of its own.
+        let eventually = async |holds: &dyn Fn(&KeyRing) -> bool| {
+            for _ in 0..100 {
+                if holds(&keys.current()) {
+                    return true;
+                }
+                tokio::time::sleep(INTERVAL).await;
+            }
+            false
+        };
+        let second = file.create("second", Role::Operator, "").unwrap();
+        assert!(eventually(&|ring| ring.by_id("second", &second).is_some()).await);
+        assert!(keys.current().by_id("first", &first).is_some());
+        file.revoke("first").unwrap();
+        assert!(eventually(&|ring| ring.by_secret(&first).is_none()).await);
+
+        let whole = std::fs::read_to_string(&path).unwrap();
+        for broken in ["[[key]", &whole.replace("second", "fixed"), "x = 1"] {
+            std::fs::write(&path, broken).unwrap();
+            assert!(!eventually(&|ring| ring.by_id("second", &second).is_none()).await, "{broken}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert!(!eventually(&|ring| ring.by_id("second", &second).is_none()).await);
+        std::fs::write(&path, "").unwrap();
+        assert!(eventually(&|ring| ring.by_id("second", &second).is_none()).await);
+        assert!(keys.current().by_id("fixed", "s").is_some());
+    }
+}
