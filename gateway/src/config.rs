@@ -153,6 +153,7 @@ impl Config {
             exports: positive("max-exports", told.max_exports, 4)?,
             export_node_timeout: told.export_node_timeout.map_or(seconds(60), |text| text.0),
             export_client_timeout: told.export_client_timeout.map_or(seconds(300), |text| text.0),
+            wrong_keys: told.max_wrong_keys.map_or(20, |count| u32::try_from(count.0).unwrap_or(u32::MAX)),
             connections: positive("max-connections", told.max_connections, 4096)?,
             url_bytes: positive("max-url-bytes", told.max_url_bytes, 16 << 10)?,
             head_bytes: positive("max-head-bytes", told.max_head_bytes, 64 << 10)?,

@@ -7,6 +7,7 @@ mod cli;
 mod counters;
 mod failures;
 mod identity;
+mod keys;
 mod kick;
 mod listeners;
 mod lists;

@@ -90,6 +90,10 @@ pub struct Layer {
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_exports: Option<Count>,
 
+    /// Wrong keys an address may show at once, beyond one a second; more get 429; 0: any number [default: 20]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_wrong_keys: Option<Count>,
+
     /// Connections at once; more are closed [default: 4096]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_connections: Option<Count>,
@@ -151,6 +155,7 @@ impl Layer {
             export_client_timeout: self.export_client_timeout.or(under.export_client_timeout),
             max_requests: self.max_requests.or(under.max_requests),
             max_exports: self.max_exports.or(under.max_exports),
+            max_wrong_keys: self.max_wrong_keys.or(under.max_wrong_keys),
             max_connections: self.max_connections.or(under.max_connections),
             max_url_bytes: self.max_url_bytes.or(under.max_url_bytes),
             max_head_bytes: self.max_head_bytes.or(under.max_head_bytes),

@@ -11,16 +11,17 @@ use http::{HeaderMap, Method, Request};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::auth;
+use super::auth::{self, Refused};
 use super::decode::Shown;
 use super::error::ApiError;
+use super::guesses::Guesses;
 use super::limits::Limits;
-use super::observe::ShownKey;
+use super::observe::{RemoteAddress, ShownKey};
 use super::query::{self, Given};
 use super::route::Route;
 use super::{clients, counts, export, nodes};
 use crate::cluster::Cluster;
-use crate::keys::{Key, Role};
+use crate::keys::{Key, KeyRing, Role};
 use crate::live_keys::LiveKeys;
 
 /// The header by which a client asks for an earlier deadline, milliseconds.
@@ -35,6 +36,7 @@ pub(crate) struct Api {
     base_path: String,
     timeout: Duration,
     limits: Limits,
+    guesses: Guesses,
     /// One for each request in progress.
     slots: Semaphore,
     /// One for each export in progress; they have none of the others.
@@ -52,11 +54,28 @@ impl Api {
     ) -> Self {
         let slots = Semaphore::new(limits.requests);
         let exports = Arc::new(Semaphore::new(limits.exports));
-        Self { cluster, keys, base_path, timeout, limits, slots, exports }
+        let guesses = Guesses::new(limits.wrong_keys);
+        Self { cluster, keys, base_path, timeout, limits, guesses, slots, exports }
     }
 
     pub(super) fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Who is asking, unless the address has shown too many wrong keys to be listened to.
+    fn authenticate<'a>(&self, parts: &Parts, keys: &'a KeyRing) -> Result<&'a Key, ApiError> {
+        let remote = parts.extensions.get::<RemoteAddress>().map(|remote| remote.0.ip());
+        let now = Instant::now();
+        if let Some(wait) = remote.and_then(|remote| self.guesses.wait(remote, now)) {
+            return Err(ApiError::TooManyGuesses { seconds: wait.as_millis().div_ceil(1000) as u64 });
+        }
+        let outcome = auth::authenticate(&parts.headers, keys);
+        if let (Err(Refused::Wrong), Some(remote)) = (&outcome, remote)
+            && self.guesses.wrong(remote, now)
+        {
+            tracing::warn!(%remote, "too many wrong keys from one address, it is not listened to for a while");
+        }
+        Ok(outcome?)
     }
 
     /// What follows the base path, if the path is under it.
@@ -85,9 +104,9 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
     // Before the slot: whoever has no key must not take the place of those who have one.
     let keys = api.keys.current();
-    let key = match auth::authenticate(&parts.headers, &keys) {
+    let key = match api.authenticate(&parts, &keys) {
         Ok(key) => key,
-        Err(refused) => return ApiError::from(refused).into_response(),
+        Err(refused) => return refused.into_response(),
     };
     let route = Route::find(&parts.method, path);
     // An export has a limit of its own: it may last for minutes.

@@ -22,6 +22,12 @@ pub(crate) enum ApiError {
     /// No key, or none that is known.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// Too many wrong keys came from the address.
+    #[error("too many wrong keys from this address, try again in {seconds} s")]
+    TooManyGuesses {
+        /// When it may try again.
+        seconds: u64,
+    },
     /// The key may only read.
     #[error("key {key:?} has the role viewer, expected operator")]
     Forbidden {
@@ -124,6 +130,7 @@ impl ApiError {
     pub(crate) fn verdict(&self) -> (StatusCode, Code) {
         match self {
             Self::Refused(_) => (StatusCode::UNAUTHORIZED, Code::Unknown),
+            Self::TooManyGuesses { .. } => (StatusCode::TOO_MANY_REQUESTS, Code::Unknown),
             Self::Forbidden { .. } => (StatusCode::FORBIDDEN, Code::Unknown),
             Self::NoRoute => (StatusCode::NOT_FOUND, Code::Unknown),
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unknown),
@@ -185,6 +192,9 @@ impl IntoResponse for ApiError {
             Self::MethodNotAllowed { allow } => {
                 headers.insert(ALLOW, HeaderValue::from_static(allow));
             }
+            Self::TooManyGuesses { seconds } => {
+                headers.insert(RETRY_AFTER, seconds.into());
+            }
             Self::Overloaded { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
@@ -226,6 +236,7 @@ mod tests {
             Refused::Missing.into(),
             Refused::Malformed("x").into(),
             Refused::Wrong.into(),
+            ApiError::TooManyGuesses { seconds: 2 },
             ApiError::Forbidden { key: "dash".into() },
             ApiError::NoRoute,
             ApiError::MethodNotAllowed { allow: "GET, HEAD" },

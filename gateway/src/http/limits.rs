@@ -28,6 +28,8 @@ pub struct Limits {
     pub export_node_timeout: Duration,
     /// How long an export waits for its client to take what is written.
     pub export_client_timeout: Duration,
+    /// Wrong keys an address may show at once, beyond one a second; 0: any number.
+    pub wrong_keys: u32,
     /// Connections at once; more are closed as they come.
     pub connections: usize,
     /// Bytes of a request's URL.

@@ -30,6 +30,7 @@ mod decode;
 mod envelope;
 pub(crate) mod error;
 mod export;
+mod guesses;
 pub(crate) mod limits;
 mod nodes;
 mod observe;

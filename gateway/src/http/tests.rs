@@ -21,6 +21,7 @@ const LIMITS: Limits = Limits {
     exports: 1,
     export_node_timeout: Duration::from_secs(5),
     export_client_timeout: Duration::from_secs(5),
+    wrong_keys: 20,
     connections: 8,
     url_bytes: 1000,
     head_bytes: 3000,
