@@ -16,6 +16,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use self::values::{BasePath, Count};
+use crate::audit::Audit;
 use crate::cluster::{ClusterSettings, NodeTls};
 use crate::http::limits::Limits;
 use crate::key_file::KeyFile;
@@ -42,6 +43,8 @@ pub struct Config {
     pub base_path: BasePath,
     /// Who may use it; at first there is at least one key.
     pub keys: Arc<LiveKeys>,
+    /// Where kicks go on record.
+    pub audit: Audit,
     /// Whether some keys stood in the open, on the command line or in the environment.
     pub keys_in_the_open: bool,
     /// How long a request may take.
@@ -61,7 +64,7 @@ pub struct Config {
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A file cannot be read.
+    /// A file cannot be read, or not be written.
     #[error("{key} {}: {source}", path.display())]
     Unreadable {
         /// The key that names it.
@@ -167,6 +170,7 @@ impl Config {
             listen,
             cluster,
             keys: Arc::new(keys(&told)?),
+            audit: audit(&told)?,
             base_path: told.base_path.unwrap_or_default(),
             keys_in_the_open,
             request_timeout: told.request_timeout.map_or(seconds(5), |text| text.0),
@@ -251,6 +255,12 @@ fn keys(told: &Layer) -> Result<LiveKeys, ConfigError> {
         )));
     }
     Ok(keys)
+}
+
+fn audit(told: &Layer) -> Result<Audit, ConfigError> {
+    let Some(path) = &told.audit_log else { return Ok(Audit::default()) };
+    let unusable = |source| ConfigError::Unreadable { key: "audit-log", path: path.clone(), source };
+    Audit::to_file(path).map_err(unusable)
 }
 
 fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {

@@ -5,8 +5,10 @@
 //! - [`run`]: from start to end; `serve`: connections;
 //! - `http`: from a request to a question, and from an answer to JSON;
 //! - [`cluster`]: the question put to every node;
-//! - [`page`]: what their answers amount to.
+//! - [`page`]: what their answers amount to;
+//! - [`audit`]: every kick on record.
 
+pub mod audit;
 pub mod cluster;
 pub mod config;
 mod http;

@@ -42,8 +42,8 @@ impl Gateway {
         let cluster = Cluster::start(&config.cluster)?;
         let drain = Drain::default();
         let base_path = config.base_path.as_str().to_owned();
-        let api =
-            Api::new(cluster, Arc::clone(&config.keys), base_path, config.request_timeout, config.limits);
+        let (keys, audit) = (Arc::clone(&config.keys), config.audit.clone());
+        let api = Api::new(cluster, keys, audit, base_path, config.request_timeout, config.limits);
         let app = http::router(api, drain.clone());
         Ok(Self { config, app, drain })
     }

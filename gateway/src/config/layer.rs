@@ -62,6 +62,10 @@ pub struct Layer {
     #[serde(skip)]
     pub key: Option<Vec<KeyArgument>>,
 
+    /// Put every kick on record in this file, as JSON lines; without one, in the log
+    #[arg(long, value_name = "FILE")]
+    pub audit_log: Option<PathBuf>,
+
     /// What the API's paths begin with [default: /api/v4]
     #[arg(long, value_name = "PATH", value_parser = parser::<BasePath>())]
     pub base_path: Option<BasePath>,
@@ -148,6 +152,7 @@ impl Layer {
             connect_timeout: self.connect_timeout.or(under.connect_timeout),
             key_file: self.key_file.or(under.key_file),
             key: self.key.or(under.key),
+            audit_log: self.audit_log.or(under.audit_log),
             base_path: self.base_path.or(under.base_path),
             request_timeout: self.request_timeout.or(under.request_timeout),
             read_timeout: self.read_timeout.or(under.read_timeout),

@@ -21,7 +21,8 @@ fn example_with_defaults() -> String {
     include_str!("../../gateway.example.toml")
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
-        .filter(|line| !line.starts_with("node_"))
+        // Examples, of what is off by default.
+        .filter(|line| !line.starts_with("node_") && !line.starts_with("audit_log"))
         .map(|line| format!("{line}\n"))
         .collect()
 }

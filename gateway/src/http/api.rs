@@ -15,13 +15,15 @@ use super::auth::{self, Refused};
 use super::decode::Shown;
 use super::error::ApiError;
 use super::guesses::Guesses;
+use super::kicks::Asked;
 use super::limits::Limits;
 use super::observe::{RemoteAddress, ShownKey};
 use super::query::{self, Given};
 use super::route::Route;
-use super::{clients, counts, export, nodes};
+use super::{clients, counts, export, kicks, nodes};
+use crate::audit::Audit;
 use crate::cluster::Cluster;
-use crate::keys::{Key, KeyRing, Role};
+use crate::keys::{Key, KeyRing};
 use crate::live_keys::LiveKeys;
 
 /// The header by which a client asks for an earlier deadline, milliseconds.
@@ -32,6 +34,7 @@ const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
 pub(crate) struct Api {
     cluster: Cluster,
     keys: Arc<LiveKeys>,
+    audit: Audit,
     /// Empty, or with a leading and without a trailing slash.
     base_path: String,
     timeout: Duration,
@@ -48,6 +51,7 @@ impl Api {
     pub(crate) fn new(
         cluster: Cluster,
         keys: Arc<LiveKeys>,
+        audit: Audit,
         base_path: String,
         timeout: Duration,
         limits: Limits,
@@ -55,7 +59,7 @@ impl Api {
         let slots = Semaphore::new(limits.requests);
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
-        Self { cluster, keys, base_path, timeout, limits, guesses, slots, exports }
+        Self { cluster, keys, audit, base_path, timeout, limits, guesses, slots, exports }
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -102,47 +106,65 @@ impl Api {
 pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let (parts, _) = request.into_parts();
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
+    let route = Route::find(&parts.method, path);
+    let kick = Asked::of(&parts.method, &route);
+    let refuse = |key, error| refuse(&api, &parts, key, kick, error);
     // Before the slot: whoever has no key must not take the place of those who have one.
     let keys = api.keys.current();
     let key = match api.authenticate(&parts, &keys) {
         Ok(key) => key,
-        Err(refused) => return refused.into_response(),
+        Err(error) => return refuse(None, error).await,
     };
-    let route = Route::find(&parts.method, path);
     // An export has a limit of its own: it may last for minutes.
     let is_export = matches!(route, Ok(Route::Export));
     let Ok(_slot) = (if is_export { Ok(None) } else { api.slots.try_acquire().map(Some) }) else {
-        return ApiError::Overloaded { limit: api.limits.requests }.into_response();
+        let error = ApiError::Overloaded { limit: api.limits.requests };
+        return refuse(Some(key), error).await;
     };
     let most = if is_export { api.limits.export_node_timeout } else { api.timeout };
-    let result = match Api::deadline(&parts.headers, most) {
-        Ok(deadline) => {
+    let planned = Api::deadline(&parts.headers, most).and_then(|deadline| Ok((deadline, route?)));
+    let mut response = match planned {
+        Ok((deadline, route)) => {
             let operation = operate(&api, key, &parts, route, deadline);
-            timeout_at(deadline, operation).await.unwrap_or_else(|_| {
-                let kick = parts.method == Method::DELETE;
-                Err(ApiError::Deadline { kick })
+            let kick = parts.method == Method::DELETE;
+            let result = timeout_at(deadline, operation).await;
+            let result = result.unwrap_or(Err(ApiError::Deadline { kick }));
+            result.unwrap_or_else(|error| {
+                tracing::debug!(%error, key = %key.id, "request refused");
+                error.into_response()
             })
         }
-        Err(error) => Err(error),
+        Err(error) => refuse(Some(key), error).await,
     };
-    let mut response = result.unwrap_or_else(|error| {
-        tracing::debug!(%error, key = %key.id, "request refused");
-        error.into_response()
-    });
     response.extensions_mut().insert(ShownKey(Arc::clone(&key.id)));
     response
+}
+
+/// Answers a request that is not looked at any closer. A kick goes on record all the same.
+async fn refuse(
+    api: &Api,
+    parts: &Parts,
+    key: Option<&Key>,
+    kick: Option<Asked>,
+    error: ApiError,
+) -> Response {
+    tracing::debug!(%error, key = key.map(|key| &*key.id), "request refused");
+    if let Some(asked) = kick {
+        kicks::refused(&api.audit, parts, key, asked, &error).await;
+    }
+    error.into_response()
 }
 
 async fn operate(
     api: &Api,
     key: &Key,
     parts: &Parts,
-    route: Result<Route, ApiError>,
+    route: Route,
     deadline: Instant,
 ) -> Result<Response, ApiError> {
     let cluster = &api.cluster;
     let query = parts.uri.query().unwrap_or_default();
-    match route? {
+    match route {
         Route::Clients { node } => {
             let given = Given { node: node.as_deref(), username: None };
             clients::list(cluster, query, given, deadline).await
@@ -152,10 +174,7 @@ async fn operate(
             clients::list(cluster, query, given, deadline).await
         }
         Route::Client { node, clientid } if parts.method == Method::DELETE => {
-            if key.role != Role::Operator {
-                return Err(ApiError::Forbidden { key: key.id.to_string() });
-            }
-            clients::kick(cluster, query, node, &clientid, deadline).await
+            kicks::kick(cluster, &api.audit, parts, key, node, &clientid, deadline).await
         }
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
         Route::Counts => counts::count(cluster, query, deadline).await,

@@ -1,4 +1,4 @@
-//! List, get and kick.
+//! List and get.
 
 use axum::response::Response;
 use http::StatusCode;
@@ -45,20 +45,8 @@ pub(super) async fn get(
     Ok(noted(envelope::json(StatusCode::OK, &envelope::get(&answer, fields)), &answer.completeness))
 }
 
-/// Ends connection and session.
-pub(super) async fn kick(
-    cluster: &Cluster,
-    query: &str,
-    node: Option<String>,
-    clientid: &str,
-    deadline: Instant,
-) -> Result<Response, ApiError> {
-    query::none(query)?;
-    let answer = cluster.kick(clientid, &scope(node), deadline).await?;
-    Ok(noted(envelope::json(StatusCode::OK, &envelope::kick(&answer, clientid)), &answer.completeness))
-}
-
-fn scope(node: Option<String>) -> Scope {
+/// The nodes to look at: the one of the path, or all.
+pub(super) fn scope(node: Option<String>) -> Scope {
     node.map_or(Scope::All, |node| Scope::Only(vec![node]))
 }
 

@@ -91,6 +91,9 @@ pub(crate) enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// A kick cannot be put on record first.
+    #[error("the kick is not carried out, as it cannot be put on record; see the gateway's log")]
+    Unrecorded,
     /// The gateway is shutting down.
     #[error("the gateway is shutting down")]
     Draining,
@@ -140,7 +143,7 @@ impl ApiError {
             | Self::UnknownNode { .. } => (StatusCode::BAD_REQUEST, Code::BadParameter),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
-            Self::Overloaded { .. } | Self::TooManyExports { .. } | Self::Draining => {
+            Self::Overloaded { .. } | Self::TooManyExports { .. } | Self::Unrecorded | Self::Draining => {
                 (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
             }
             Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
@@ -237,6 +240,7 @@ mod tests {
             Refused::Malformed("x").into(),
             Refused::Wrong.into(),
             ApiError::TooManyGuesses { seconds: 2 },
+            ApiError::Unrecorded,
             ApiError::Forbidden { key: "dash".into() },
             ApiError::NoRoute,
             ApiError::MethodNotAllowed { allow: "GET, HEAD" },

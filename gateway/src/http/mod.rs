@@ -31,6 +31,7 @@ mod envelope;
 pub(crate) mod error;
 mod export;
 mod guesses;
+mod kicks;
 pub(crate) mod limits;
 mod nodes;
 mod observe;

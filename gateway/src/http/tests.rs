@@ -11,6 +11,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
+use crate::audit::Audit;
 use crate::cluster::{Cluster, ClusterSettings};
 use crate::http::limits::Limits;
 use crate::keys::Key;
@@ -46,7 +47,8 @@ impl Gateway {
         let keys = Arc::new(LiveKeys::load(None, keys.to_vec()).unwrap());
         let cluster = Cluster::start(&settings).unwrap();
         let drain = Drain::default();
-        let api = Api::new(cluster, keys, base_path.to_owned(), Duration::from_secs(5), limits);
+        let api =
+            Api::new(cluster, keys, Audit::default(), base_path.to_owned(), Duration::from_secs(5), limits);
         Self { router: router(api, drain.clone()), drain }
     }
 

@@ -1,0 +1,202 @@
+//! Every kick on record: who asked for it, when, from where, what for, and what came of it.
+//!
+//! One JSON object a line, in a file of its own or, without one, in the log under the target
+//! [`TARGET`]. A kick has two lines: `asked` before anything is done, and one with its outcome. A kick whose first line
+//! cannot be written is not carried out, so that a full disk or a lost mount hides nothing; if the second cannot be
+//! written the log says so. A kick that was refused has one line. A request that is dropped midway is on record as
+//! `unknown`. No line holds a secret.
+//!
+//! The file may be moved away while the gateway runs: the next line begins a new one. Lines are handed to the
+//! system, not forced to the disk: what the kernel loses with the power is lost.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+
+/// The target of log lines that hold records.
+pub const TARGET: &str = "rollcall_gateway::audit";
+
+/// What came of a kick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Outcome {
+    /// It is about to be carried out.
+    Asked,
+    /// At least one session was ended.
+    Kicked,
+    /// Every node said that it has no such client.
+    NotFound,
+    /// It was not allowed, or could not be understood.
+    Refused,
+    /// Nothing was ended.
+    Failed,
+    /// It may have been carried out.
+    Unknown,
+}
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Record {
+    /// RFC 3339, UTC.
+    pub(crate) time: String,
+    /// The request's id, as in the access log.
+    pub(crate) request: Option<String>,
+    pub(crate) remote: Option<SocketAddr>,
+    /// The id of the key; none if there was no right one.
+    pub(crate) key: Option<String>,
+    pub(crate) action: &'static str,
+    /// As in the path, if that could be read.
+    pub(crate) clientid: Option<String>,
+    /// The only node to look at, if the path named one.
+    pub(crate) node: Option<String>,
+    pub(crate) outcome: Outcome,
+    /// The HTTP status of the answer, once there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<u16>,
+    /// Nodes on which sessions were ended.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) kicked_on: Vec<String>,
+    /// Why it did not end well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) message: Option<String>,
+}
+
+/// Where records go. Clones are the same place.
+#[derive(Clone, Debug, Default)]
+pub struct Audit {
+    file: Option<Arc<Mutex<AuditFile>>>,
+}
+
+#[derive(Debug)]
+struct AuditFile {
+    path: PathBuf,
+    file: File,
+    /// The last line may lack its end.
+    torn: bool,
+}
+
+impl Audit {
+    /// Records go to the end of this file, which is made if there is none, readable by its owner alone.
+    ///
+    /// # Errors
+    /// The file cannot be opened.
+    pub fn to_file(path: &Path) -> io::Result<Self> {
+        let file = AuditFile { path: path.to_owned(), file: open(path)?, torn: false };
+        Ok(Self { file: Some(Arc::new(Mutex::new(file))) })
+    }
+
+    /// Puts a record in place.
+    ///
+    /// # Errors
+    /// The file takes no more.
+    pub(crate) async fn put(&self, record: &Record) -> io::Result<()> {
+        let line = serde_json::to_string(record)?;
+        let Some(file) = self.file.clone() else {
+            tracing::info!(target: TARGET, record = line, "audit");
+            return Ok(());
+        };
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a record is written whoever waits for it; it is one short line"
+        )]
+        let written = tokio::task::spawn_blocking(move || {
+            file.lock().unwrap_or_else(PoisonError::into_inner).append(line)
+        });
+        written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+impl AuditFile {
+    fn append(&mut self, mut line: String) -> io::Result<()> {
+        self.follow_path()?;
+        line.push('\n');
+        if self.torn {
+            line.insert(0, '\n');
+        }
+        // Whether any of it was written is not known after an error.
+        self.torn = true;
+        self.file.write_all(line.as_bytes())?;
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Opens the path again if another file, or none, has its place.
+    fn follow_path(&mut self) -> io::Result<()> {
+        let own = self.file.metadata()?;
+        let is_same = match std::fs::metadata(&self.path) {
+            Ok(there) => (there.dev(), there.ino()) == (own.dev(), own.ino()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(error),
+        };
+        if !is_same {
+            self.file = open(&self.path)?;
+            self.torn = false;
+        }
+        Ok(())
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(clientid: &str) -> Record {
+        Record {
+            time: "2026-01-01T00:00:00Z".into(),
+            request: Some("r1".into()),
+            remote: Some(SocketAddr::from(([10, 0, 0, 1], 5000))),
+            key: Some("ops".into()),
+            action: "kick",
+            clientid: Some(clientid.into()),
+            node: None,
+            outcome: Outcome::Kicked,
+            status: Some(200),
+            kicked_on: vec!["a@h".into()],
+            message: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn records_are_lines_and_the_file_may_be_moved_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::to_file(&path).unwrap();
+        audit.put(&record("line\n\"1\"")).await.unwrap();
+        let moved = folder.path().join("audit.jsonl.1");
+        std::fs::rename(&path, &moved).unwrap();
+        audit.put(&record("2")).await.unwrap();
+        insta::assert_snapshot!(std::fs::read_to_string(&moved).unwrap(), @r#"{"time":"2026-01-01T00:00:00Z","request":"r1","remote":"10.0.0.1:5000","key":"ops","action":"kick","clientid":"line\n\"1\"","node":null,"outcome":"kicked","status":200,"kicked_on":["a@h"]}"#);
+        assert!(std::fs::read_to_string(&path).unwrap().contains(r#""clientid":"2""#));
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_was_torn_does_not_spoil_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::to_file(&path).unwrap();
+        std::fs::write(&path, r#"{"time":"#).unwrap();
+        audit.file.as_ref().unwrap().lock().unwrap().torn = true;
+        audit.put(&record("whole")).await.unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
+        assert_eq!(last["clientid"], "whole");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_is_an_error() {
+        let audit = Audit::to_file(Path::new("/dev/full")).unwrap();
+        let error = audit.put(&record("c")).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(Audit::to_file(Path::new("/nowhere/audit")).is_err());
+    }
+}
