@@ -22,6 +22,7 @@ use crate::http::limits::Limits;
 use crate::key_file::KeyFile;
 use crate::keys::{InvalidKey, Key};
 use crate::live_keys::{KeysError, LiveKeys};
+use crate::live_tls::{LiveTls, TlsError};
 
 mod layer;
 pub mod values;
@@ -37,6 +38,8 @@ const ENV_PREFIX: &str = "ROLLCALL_GATEWAY_";
 pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
+    /// The gateway's own certificate; plain HTTP without.
+    pub tls: Option<Arc<LiveTls>>,
     /// The nodes and how to reach them.
     pub cluster: ClusterSettings,
     /// What the API's paths begin with.
@@ -107,6 +110,9 @@ pub enum ConfigError {
         /// What is wrong.
         source: InvalidKey,
     },
+    /// The gateway's own certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The key file, or its keys and others do not fit together.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -137,10 +143,17 @@ impl Config {
     pub fn new(told: Layer) -> Result<Self, ConfigError> {
         let cluster = cluster(&told)?;
         let listen = told.listen.unwrap_or_default().0;
-        if !listen.ip().is_loopback() && told.insecure != Some(true) {
+        let tls = match (&told.tls_cert, &told.tls_key) {
+            (Some(cert), Some(key)) => Some(Arc::new(LiveTls::load(cert, key)?)),
+            (None, None) => None,
+            (Some(_), None) => return Err(unfit("tls-cert without tls-key: expected both or none")),
+            (None, Some(_)) => return Err(unfit("tls-key without tls-cert: expected both or none")),
+        };
+        if !listen.ip().is_loopback() && tls.is_none() && told.insecure != Some(true) {
             return Err(unfit(format!(
-                "listen {listen} is not a loopback address, and the gateway speaks plain HTTP, which shows keys and \
-                 answers to the network; listen on 127.0.0.1 behind something that speaks TLS, or say insecure"
+                "listen {listen} is not a loopback address, and without tls-cert the gateway speaks plain HTTP, which \
+                 shows keys and answers to the network; give it a certificate, listen on 127.0.0.1 behind something \
+                 that speaks TLS, or say insecure"
             )));
         }
         let keys_in_the_open = told.key.as_ref().is_some_and(|keys| !keys.is_empty());
@@ -168,6 +181,7 @@ impl Config {
         }
         let config = Self {
             listen,
+            tls,
             cluster,
             keys: Arc::new(keys(&told)?),
             audit: audit(&told)?,

@@ -1,23 +1,14 @@
 //! The keys that are let in now: those given at start, and those of the key file, which is read again when it changes.
 //!
-//! A key made is let in, a key revoked is refused, within [`INTERVAL`]; requests that were let in before go on. A file
+//! A key made is let in, a key revoked is refused, within some seconds; requests that were let in before go on. A file
 //! that cannot be read or has a mistake changes nothing: the keys before stay, and the log says so, once. Whoever
 //! empties the file means it: then only the keys given at start are left.
-//!
-//! Decided against: a signal to read the file again (in a container nobody sends one), and the system's file events
-//! (they differ by file system, and mounted secrets are swapped by a symbolic link). The file is small; reading it
-//! once a second costs less than being wrong about its time of change.
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
-
+use crate::follow_files;
 use crate::key_file::{KeyFile, KeyFileError};
 use crate::keys::{InvalidKey, Key, KeyRing};
-
-/// How often the file is looked at.
-pub const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Every key that is let in now.
 #[derive(Debug)]
@@ -63,27 +54,16 @@ impl LiveKeys {
     /// Follows the file, without end.
     pub(crate) async fn follow(&self) {
         let Some(file) = &self.file else { return std::future::pending().await };
-        let mut seen = None;
-        let mut ticks = interval(INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let now = tokio::fs::read_to_string(file.path()).await.map_err(|error| error.to_string());
-            if seen.as_ref() == Some(&now) {
-                continue;
-            }
-            let outcome = match &now {
-                Ok(text) => self.set(text).map_err(|error| error.to_string()),
-                Err(error) => Err(format!("key file {}: {error}", file.path().display())),
-            };
+        follow_files::follow([file.path()], |text| {
+            let outcome = text.and_then(|[text]| self.set(&text).map_err(|error| error.to_string()));
             match outcome {
                 // What was read at start is read once more, which is no news.
                 Ok(false) => {}
                 Ok(true) => tracing::info!(keys = self.current().len(), "the keys have changed"),
                 Err(error) => tracing::error!(%error, "the keys stay as they were"),
             }
-            seen = Some(now);
-        }
+        })
+        .await;
     }
 
     /// Takes the keys of the file's text; says whether they are others than before.
@@ -122,7 +102,7 @@ mod tests {
                 if holds(&keys.current()) {
                     return true;
                 }
-                tokio::time::sleep(INTERVAL).await;
+                tokio::time::sleep(follow_files::INTERVAL).await;
             }
             false
         };

@@ -58,9 +58,17 @@ impl Gateway {
             drain.begin();
             sleep(config.drain_delay).await;
         };
+        let tls = config.tls.as_deref();
+        let follow_certificate = async {
+            match tls {
+                Some(tls) => tls.follow().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
-            () = serve(listener, app, config.limits, config.drain_timeout, shutdown) => {}
+            () = serve(listener, tls, app, config.limits, config.drain_timeout, shutdown) => {}
             () = config.keys.follow() => {}
+            () = follow_certificate => {}
         }
         tracing::info!("stopped");
     }

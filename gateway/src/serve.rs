@@ -1,4 +1,4 @@
-//! Connections: accepting them, speaking HTTP on them, ending them.
+//! Connections: accepting them, with TLS if there is a certificate, speaking HTTP on them, ending them.
 //!
 //! HTTP/1.1 and HTTP/2 by prior knowledge share one port; which it is shows in a connection's first bytes. hyper-util
 //! finds out as well, but waits for those bytes without end. A connection that sends no whole head for
@@ -22,14 +22,18 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::stream::HttpStream;
+use self::transport::Transport;
 use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
+use crate::live_tls::LiveTls;
 
 mod stream;
+mod transport;
 
 /// How far hyper's own limit on a request's head lies above ours: a head up to there is answered with a reason.
 const HEAD_ROOM: usize = 2 << 20;
@@ -41,6 +45,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// as `drain_timeout`.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<&LiveTls>,
     app: Router,
     limits: Limits,
     drain_timeout: Duration,
@@ -63,7 +68,8 @@ pub(crate) async fn serve(
                 continue;
             };
             let (watcher, draining) = (graceful.watcher(), draining.clone());
-            let connection = connection(stream, remote, app.clone(), limits, watcher, draining);
+            let acceptor = tls.map(|tls| TlsAcceptor::from(tls.current()));
+            let connection = connection(stream, acceptor, remote, app.clone(), limits, watcher, draining);
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%remote, %error, "connection failed");
@@ -97,7 +103,8 @@ async fn accept_failed(error: &io::Error) {
 }
 
 async fn connection(
-    mut stream: TcpStream,
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
     remote: SocketAddr,
     app: Router,
     limits: Limits,
@@ -105,15 +112,15 @@ async fn connection(
     draining: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     stream.set_nodelay(true)?;
-    let mut first = Vec::with_capacity(H2_PREFACE.len());
-    tokio::select! {
-        read = timeout(limits.read_timeout, read_first(&mut stream, &mut first)) => match read {
-            Ok(read) => read?,
+    let begin = timeout(limits.read_timeout, begin(stream, acceptor));
+    let (stream, first) = tokio::select! {
+        begun = begin => match begun {
+            Ok(begun) => begun?,
             Err(_) => return Ok(()),
         },
         // A connection that has not asked for anything is not waited for.
         () = draining.cancelled() => return Ok(()),
-    }
+    };
     let is_h2 = first == H2_PREFACE;
     let io = TokioIo::new(HttpStream::new(stream, first, !is_h2));
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -141,13 +148,18 @@ async fn connection(
     Ok(())
 }
 
-/// Reads until it is clear whether this is HTTP/2.
-async fn read_first(stream: &mut TcpStream, first: &mut Vec<u8>) -> io::Result<()> {
-    while first.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(first) {
+/// Makes TLS, if there is an acceptor, and reads until it is clear whether this is HTTP/2.
+async fn begin(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<(Transport, Vec<u8>)> {
+    let mut stream = match acceptor {
+        None => Transport::Plain(stream),
+        Some(acceptor) => Transport::Tls(Box::new(acceptor.accept(stream).await?)),
+    };
+    let mut first = Vec::with_capacity(H2_PREFACE.len());
+    while first.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&first) {
         let most = H2_PREFACE.len() - first.len();
-        if (&mut *stream).take(most as u64).read_buf(first).await? == 0 {
+        if (&mut stream).take(most as u64).read_buf(&mut first).await? == 0 {
             break;
         }
     }
-    Ok(())
+    Ok((stream, first))
 }

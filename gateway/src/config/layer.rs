@@ -21,6 +21,14 @@ pub struct Layer {
     #[arg(long, value_name = "IP:PORT", value_parser = parser::<ListenAddress>())]
     pub listen: Option<ListenAddress>,
 
+    /// Speak HTTPS; the gateway's certificate chain (PEM), followed while it runs
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// The private key of that certificate (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// Allow plain HTTP on an address that is not loopback
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
@@ -142,6 +150,8 @@ impl Layer {
         Self {
             config: self.config.or(under.config),
             listen: self.listen.or(under.listen),
+            tls_cert: self.tls_cert.or(under.tls_cert),
+            tls_key: self.tls_key.or(under.tls_key),
             insecure: self.insecure.or(under.insecure),
             node: self.node.or(under.node),
             node_ca: self.node_ca.or(under.node_ca),

@@ -22,7 +22,7 @@ fn example_with_defaults() -> String {
         .lines()
         .map(|line| line.strip_prefix("# ").filter(|rest| is_key(rest)).unwrap_or(line))
         // Examples, of what is off by default.
-        .filter(|line| !line.starts_with("node_") && !line.starts_with("audit_log"))
+        .filter(|line| !["node_", "audit_log", "tls_"].iter().any(|key| line.starts_with(key)))
         .map(|line| format!("{line}\n"))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! A TCP connection as HTTP needs it: with the bytes read ahead, JSON where hyper has none, and a patient end.
+//! A connection as HTTP needs it: with the bytes read ahead, JSON where hyper has none, and a patient end.
 //!
 //! hyper answers a head that it cannot parse or hold by itself, without a body, before any of our code has seen the
 //! request. Such an answer is recognised on its way out, as every answer of ours has an id, and replaced. It is always
@@ -17,8 +17,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
+
+use super::transport::Transport;
 
 /// How long, and for how many bytes, a client is listened to that was answered before it had finished.
 const LINGER_TIME: Duration = Duration::from_secs(1);
@@ -32,7 +33,7 @@ const LONGEST_OWN_HEAD: usize = 256;
 
 #[derive(Debug)]
 pub(super) struct HttpStream {
-    tcp: TcpStream,
+    tcp: Transport,
     /// Read from the connection, not yet given to hyper.
     ahead: Bytes,
     /// Whether answers of hyper's own are looked for.
@@ -48,7 +49,7 @@ pub(super) struct HttpStream {
 
 impl HttpStream {
     /// A connection of which `ahead` has been read already.
-    pub(super) fn new(tcp: TcpStream, ahead: Vec<u8>, rewrite: bool) -> Self {
+    pub(super) fn new(tcp: Transport, ahead: Vec<u8>, rewrite: bool) -> Self {
         Self {
             tcp,
             ahead: ahead.into(),
@@ -211,6 +212,8 @@ impl AsyncWrite for HttpStream {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     const OWN: &str = "HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\ndate: Mon, 23 Nov 2026 12:00:00 GMT\r\n\r\n";
@@ -219,7 +222,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
-        (HttpStream::new(tcp, Vec::new(), true), client)
+        (HttpStream::new(Transport::Plain(tcp), Vec::new(), true), client)
     }
 
     #[tokio::test]
