@@ -1,6 +1,7 @@
 //! The index against a model that keeps every client in one Vec.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rollcall_proto::group::GroupValue;
@@ -270,7 +271,7 @@ fn an_ended_session_does_not_come_back_by_late_news() {
 }
 
 #[test]
-fn a_resync_without_news_keeps_rows_and_sorts() {
+fn a_sort_is_kept_whatever_changes_until_nobody_has_asked_for_it() {
     let index = Index::new(NODE);
     let clients: Vec<Client> = (0..1_000).map(|n| plain(&format!("{n}"), n)).collect();
     index.resync(clients.clone());
@@ -282,7 +283,13 @@ fn a_resync_without_news_keeps_rows_and_sorts() {
     index.present(plain("7", 7));
     assert_eq!(index.rows_to_visit(&everyone, by_port), 0);
     index.present(plain("new", 5_000));
-    assert_eq!(index.rows_to_visit(&everyone, by_port), 1_001);
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 0);
+    index.resync((0..500).map(|n| plain(&format!("{n}"), n)).collect());
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 0);
+    let now = Instant::now();
+    index.expire(now);
+    index.expire(now + Duration::from_secs(600));
+    assert_eq!(index.rows_to_visit(&everyone, by_port), 500);
 }
 
 #[test]
