@@ -271,3 +271,29 @@ pub(super) fn to_client(row: &ClientRef<'_>) -> Client {
         statistics: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rollcall_proto::Order;
+
+    use super::super::tests::client;
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_row_gives_back_the_client_it_was_made_of_and_its_values(clients in proptest::collection::vec(client(), 1..200)) {
+            let mut table = Table::default();
+            let slots: Vec<u32> = clients.iter().map(|client| table.add(&client.as_client_ref())).collect();
+            for (client, slot) in clients.iter().zip(slots) {
+                let row = table.columns().row(slot);
+                prop_assert_eq!(row.as_client_ref(""), client.as_client_ref());
+                prop_assert_eq!(&to_client(&row.as_client_ref("")), client);
+                for field in SortField::ALL {
+                    let order = Order { field, descending: false };
+                    prop_assert_eq!(row.value(field), order.key(&client.as_client_ref()).value, "{:?}", field);
+                }
+            }
+        }
+    }
+}

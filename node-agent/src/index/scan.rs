@@ -67,7 +67,12 @@ fn bounds(from: Option<i64>, to: Option<i64>) -> Option<(i64, i64)> {
 impl Scan {
     pub(super) fn new(matcher: &Matcher, columns: &Columns) -> Self {
         let filter = matcher.filter();
-        let searches = |needles: &[String]| needles.iter().map(|needle| Search::new(needle)).collect();
+        // The longest needle first: it leaves the fewest rows for the others to be looked for in.
+        let searches = |needles: &[String]| {
+            let mut needles: Vec<&String> = needles.iter().collect();
+            needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
+            needles.into_iter().map(|needle| Search::new(needle)).collect()
+        };
         Self {
             origins: AllowedOrigins::of(filter, columns.origins()),
             ip_addresses: matcher.ip_addresses().to_vec(),
@@ -173,5 +178,44 @@ impl Matches {
     pub(super) fn slots(&self) -> Vec<u32> {
         let masks = self.masks.iter().enumerate();
         masks.flat_map(|(number, &mask)| bits(mask).map(move |at| (number * SEGMENT + at) as u32)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::columns::Table;
+    use super::super::tests::{client, filter};
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_scan_is_the_matcher_row_by_row(
+            clients in proptest::collection::vec((client(), any::<bool>()), 0..300),
+            filters in proptest::collection::vec(filter(), 1..12),
+        ) {
+            let mut table = Table::default();
+            let slots: Vec<u32> = clients.iter().map(|(client, _)| table.add(&client.as_client_ref())).collect();
+            for (slot, _) in slots.iter().zip(&clients).filter(|(_, (_, stays))| !stays) {
+                table.remove(*slot);
+            }
+            for filter in filters {
+                let matcher = Matcher::new(Filter { clientid: vec![], username: vec![], ..filter }).unwrap();
+                let matches = Scan::new(&matcher, table.columns()).run(table.columns(), &|| false).unwrap();
+                let mut expected = Vec::new();
+                for (slot, (client, stays)) in slots.iter().zip(&clients) {
+                    let row = client.as_client_ref();
+                    prop_assert_eq!(table.columns().get(*slot).map(|row| row.as_client_ref("")), stays.then_some(row));
+                    if *stays && matcher.matches(&row) {
+                        expected.push(*slot);
+                    }
+                    prop_assert_eq!(matches.contains(*slot), *stays && matcher.matches(&row));
+                }
+                prop_assert_eq!(matches.count, expected.len());
+                prop_assert_eq!(Matches::of(&expected, table.columns()).masks, matches.masks.clone());
+                prop_assert_eq!(matches.slots(), expected);
+            }
+        }
     }
 }

@@ -98,9 +98,11 @@ fn write_back(slots: &mut [u32], sorted: impl Iterator<Item = u32>) {
     slots.iter_mut().zip(sorted).for_each(|(slot, sorted)| *slot = sorted);
 }
 
+/// The highest bit of a number: as numbers, negative values come before the others and IPv4 addresses before IPv6.
+const SIGN: u64 = 1 << 63;
+
 /// A value as a number: values are in its order, or it is equal.
 fn number(value: ValueRef<'_>) -> u64 {
-    const SIGN: u64 = 1 << 63;
     match value {
         ValueRef::Number(number) => number as u64 ^ SIGN,
         ValueRef::Text(text) => beginning(text.as_bytes()),

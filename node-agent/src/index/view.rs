@@ -156,7 +156,7 @@ impl View {
         })
     }
 
-    fn slots(&self, range: Range<u64>) -> impl Iterator<Item = u32> {
+    pub(super) fn slots(&self, range: Range<u64>) -> impl Iterator<Item = u32> {
         let clamp = |rank: u64| usize::try_from(rank).unwrap_or(usize::MAX).min(self.rows.len());
         let (mut rank, end) = (clamp(range.start), clamp(range.end));
         let runs = std::iter::from_fn(move || {
