@@ -1,6 +1,6 @@
 //! Figures of an index of a million clients; run alone and with optimisation:
 //! `cargo test --release -p rollcall-node-agent --no-default-features --lib measure -- --ignored --nocapture`.
-//! Times are those of the thread on a core. `MEASURE_CLIENTS=4000000` before it takes another number of clients.
+//! `MEASURE_CLIENTS=4000000` before it takes another number of clients.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -38,31 +38,32 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// What this thread has had of a core, milliseconds: other work on the machine does not count.
+/// What this thread has had of a core, milliseconds, in steps of some: other work on the machine does not count.
 fn cpu() -> f64 {
     let figures = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     figures.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
 fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-    let start = cpu();
+    let (start, on_cpu) = (Instant::now(), cpu());
     let result = work();
-    println!("{what}: {:.3} ms", cpu() - start);
+    let taken = start.elapsed().as_secs_f64() * 1e3;
+    println!("{what}: {taken:.3} ms, {:.0} ms on a core", cpu() - on_cpu);
     result
 }
 
-/// The least and the middle of some runs.
-fn repeated<T>(what: &str, runs: usize, mut work: impl FnMut() -> T) -> T {
-    let mut taken = Vec::new();
-    let mut last = None;
-    for _ in 0..runs {
-        let start = cpu();
-        last = Some(work());
-        taken.push(cpu() - start);
+/// The least time of some runs, and their mean on a core: that tells it also where others use the machine.
+fn repeated<T>(what: &str, mut work: impl FnMut() -> T) -> T {
+    const RUNS: u32 = 20;
+    let (mut least, start) = (f64::MAX, cpu());
+    let mut result = work();
+    for _ in 1..RUNS {
+        let start = Instant::now();
+        result = work();
+        least = least.min(start.elapsed().as_secs_f64() * 1e3);
     }
-    taken.sort_by(f64::total_cmp);
-    println!("{what}: least {:.3} ms, middle {:.3} ms of {runs}", taken[0], taken[runs / 2]);
-    last.unwrap()
+    println!("{what}: least {least:.3} ms, mean {:.3} ms", (cpu() - start) / f64::from(RUNS));
+    result
 }
 
 fn matcher(filter: Filter) -> Matcher {
@@ -119,12 +120,12 @@ fn counts(index: &Index) {
     ] {
         let matcher = matcher(filter);
         let count = || index.count(&matcher, GroupBy::Unspecified, &|| false).unwrap().count;
-        let matches = repeated(&format!("count by {what}"), 7, count);
+        let matches = repeated(&format!("count by {what}"), count);
         let view = || index.view(&matcher, Order::default(), &|| false).unwrap().count();
-        assert_eq!(repeated(&format!("view by {what}, {matches} match"), 5, view), matches);
+        assert_eq!(repeated(&format!("view by {what}, {matches} match"), view), matches);
     }
     for group_by in [GroupBy::Zone, GroupBy::ConnState, GroupBy::CleanStart, GroupBy::Username] {
-        repeated(&format!("all in groups by {group_by:?}"), 3, || {
+        repeated(&format!("all in groups by {group_by:?}"), || {
             index.count(&matcher(Filter::default()), group_by, &|| false).unwrap()
         });
     }
@@ -135,8 +136,8 @@ fn pages(index: &Index, clients: u64) {
         let matcher = matcher(filter);
         let view = timed(&format!("{what}, view"), || index.view(&matcher, order, &|| false).unwrap());
         let from = from.min(view.count() / 2);
-        let rows = repeated(&format!("{what}, 100 rows"), 3, || view.clients(from..from + 100).count());
-        repeated(&format!("{what}, 64 fences"), 3, || view.fences(0..u64::MAX, 64));
+        let rows = repeated(&format!("{what}, 100 rows"), || view.clients(from..from + 100).count());
+        repeated(&format!("{what}, 64 fences"), || view.fences(0..u64::MAX, 64));
         println!("{what}: {} match, {rows} rows, {} bytes", view.count(), view.bytes());
     };
     let none = Filter::default;

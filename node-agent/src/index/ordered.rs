@@ -29,6 +29,8 @@ struct Spine {
     chunks: Vec<Arc<Vec<u32>>>,
     /// The position of each chunk's first slot.
     starts: Vec<usize>,
+    /// Each chunk's last slot: a search looks at many chunks' last slots, and into one chunk.
+    lasts: Vec<u32>,
     len: usize,
 }
 
@@ -36,7 +38,7 @@ impl Ordered {
     /// Takes slots that are in order already.
     pub(super) fn from_sorted(slots: &[u32]) -> Self {
         let chunks = slots.chunks(FILL).map(|slots| Arc::new(slots.to_vec())).collect();
-        let mut spine = Spine { chunks, starts: Vec::new(), len: 0 };
+        let mut spine = Spine { chunks, ..Spine::default() };
         spine.renumber();
         Self { spine: Arc::new(spine) }
     }
@@ -52,8 +54,7 @@ impl Ordered {
 
     /// How many slots the predicate holds for; it must hold for a leading part of the list and for no slot behind it.
     pub(super) fn partition_point(&self, predicate: impl Fn(u32) -> bool) -> usize {
-        let chunk =
-            self.spine.chunks.partition_point(|slots| slots.last().is_some_and(|&last| predicate(last)));
+        let chunk = self.spine.lasts.partition_point(|&last| predicate(last));
         match self.spine.chunks.get(chunk) {
             None => self.spine.len,
             Some(slots) => self.spine.starts[chunk] + slots.partition_point(|&slot| predicate(slot)),
@@ -95,10 +96,18 @@ impl Spine {
 
     fn renumber(&mut self) {
         self.starts.clear();
+        self.lasts.clear();
         self.len = 0;
         for chunk in &self.chunks {
             self.starts.push(self.len);
+            self.lasts.extend(chunk.last());
             self.len += chunk.len();
+        }
+    }
+
+    fn note_last(&mut self, chunk: usize) {
+        if let Some(&last) = self.chunks[chunk].last() {
+            self.lasts[chunk] = last;
         }
     }
 
@@ -123,6 +132,7 @@ impl Spine {
             self.renumber();
             return;
         }
+        self.note_last(chunk);
         self.len += 1;
         for start in &mut self.starts[chunk + 1..] {
             *start += 1;
@@ -139,6 +149,7 @@ impl Spine {
         } else if slots.len() < SPARSE && self.join_with_neighbour(chunk) {
             self.renumber();
         } else {
+            self.note_last(chunk);
             self.len -= 1;
             for start in &mut self.starts[chunk + 1..] {
                 *start -= 1;
@@ -173,6 +184,8 @@ mod tests {
         assert_eq!(list.iter().collect::<Vec<_>>(), model);
         assert_eq!(list.len(), model.len());
         assert!(list.spine.chunks.iter().all(|slots| !slots.is_empty() && slots.len() <= CHUNK));
+        let lasts: Vec<u32> = list.spine.chunks.iter().filter_map(|slots| slots.last().copied()).collect();
+        assert_eq!(list.spine.lasts, lasts);
         for position in (0..model.len() + 2).step_by(397) {
             assert_eq!(list.get(position), model.get(position).copied());
             for end in [0, position, position + 1, position + CHUNK, usize::MAX] {
