@@ -22,6 +22,7 @@ mod lists;
 mod measure;
 mod ordered;
 mod origin;
+mod resync;
 mod scan;
 mod segment;
 mod select;
@@ -43,7 +44,7 @@ use columns::Columns;
 use ordered::Ordered;
 use select::Snapshot;
 use sorts::{catch_up, sort_by_field};
-use state::{Rows, State, in_default_order};
+use state::State;
 use text::stored;
 
 pub use count::{Count, Uncounted};
@@ -99,45 +100,6 @@ impl Index {
         let mut state = self.write();
         state.tombstones.add(session);
         state.rows.drop_session(stored(clientid), session)
-    }
-
-    /// These are all clients there are. Of two with one clientid and session the later counts.
-    ///
-    /// Calls of `present` and `resync` come from one stream and do not overlap; `ended` may come at any time.
-    pub fn resync(&self, mut clients: Vec<Client>) {
-        let (known, kept, ended_before) = {
-            let state = self.read();
-            let known = state.rows.snapshot(SortField::Clientid);
-            clients.retain(|client| !state.tombstones.contains(client.session));
-            (known, state.rows.lists.kept(), state.tombstones.added())
-        };
-        let numbers = (0..u32::try_from(clients.len()).unwrap_or(u32::MAX)).into_iter();
-        let order = in_default_order(numbers, |number| {
-            let client = &clients[number as usize];
-            (stored(&client.clientid), client.session)
-        });
-        let is_known = |(&number, slot): (&u32, u32)| {
-            as_row(&clients[number as usize]) == known.columns.row(slot).as_client_ref("")
-        };
-        let is_news = order.len() != known.len() || !order.iter().zip(known.by_clientid.iter()).all(is_known);
-        let rows = is_news.then(|| {
-            // A client's memory is given back as soon as it has become a row.
-            let clients = order.iter().map(|&number| std::mem::take(&mut clients[number as usize]));
-            Rows::of(clients, as_row, &kept)
-        });
-
-        let mut state = self.write();
-        // What the new state replaces is dropped when the lock is given back: of a million rows that takes
-        // milliseconds.
-        let replaced = rows.map(|rows| std::mem::replace(&mut state.rows, rows));
-        if ended_before != state.tombstones.added() {
-            for (clientid, session) in state.rows.sessions_where(|session| state.tombstones.contains(session))
-            {
-                state.rows.drop_session(&clientid, session);
-            }
-        }
-        drop(state);
-        drop((replaced, known, clients));
     }
 
     /// How many clients there are.

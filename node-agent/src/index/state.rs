@@ -1,13 +1,15 @@
 //! The rows at present and their lists, and how one change keeps them true to each other.
 
+use rollcall_proto::v1::Client;
 use rollcall_proto::{ClientRef, Order, SortField};
 
+use super::as_row;
 use super::columns::{Columns, Place, Table};
 use super::lists::Lists;
 use super::ordered::Ordered;
 use super::segment::bits;
 use super::select::Snapshot;
-use super::sorts::{position, sort_by_text};
+use super::sorts::position;
 use super::tombstones::Tombstones;
 
 #[derive(Debug, Default)]
@@ -25,12 +27,8 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// The rows of clients that are in default order, without equals. Each is let go of when it has become a row.
-    pub(super) fn of<C>(
-        clients: impl Iterator<Item = C>,
-        as_row: impl for<'a> Fn(&'a C) -> ClientRef<'a>,
-        kept: &[SortField],
-    ) -> Self {
+    /// The rows of clients that are in default order, without equals, with a kept list for each field.
+    pub(super) fn of(clients: impl Iterator<Item = Client>, kept: &[SortField]) -> Self {
         let mut table = Table::default();
         let by_clientid: Vec<u32> = clients.map(|client| table.add(&as_row(&client))).collect();
         let lists = Lists::new(table.columns(), &by_clientid, kept);
@@ -130,16 +128,4 @@ impl Rows {
 fn take_out(list: &mut Ordered, columns: &Columns, field: SortField, slot: u32) {
     let removed = list.remove(position(list, columns, field, &columns.row(slot).place(field)));
     debug_assert_eq!(removed, Some(slot));
-}
-
-/// The numbers of clients in default order. Of those with one clientid and session only the last is among them.
-pub(super) fn in_default_order<'a>(
-    clients: impl ExactSizeIterator<Item = u32>,
-    client: impl Fn(u32) -> (&'a str, u64),
-) -> Vec<u32> {
-    let mut numbers: Vec<u32> = clients.collect();
-    let session = |number: u32| client(number).1;
-    sort_by_text(&mut numbers, |number| client(number).0, |a, b| session(a).cmp(&session(b)).then(b.cmp(&a)));
-    numbers.dedup_by(|later, first| client(*later) == client(*first));
-    numbers
 }
