@@ -2,7 +2,7 @@
 //! `cargo test --release -p rollcall-node-agent --no-default-features --lib measure -- --ignored --nocapture`.
 //! `MEASURE_CLIENTS=4000000` before it takes another number of clients.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use rollcall_proto::v1::{ConnState, Filter, GroupBy};
@@ -89,6 +89,10 @@ fn measure_a_million_clients() {
 
     counts(&index);
     pages(&index, clients);
+    storm("20,000 changes with three kept sorts", &index, clients, false);
+    sorts(&index);
+    index.expire(Instant::now() + Duration::from_secs(90_000));
+    index.expire(Instant::now() + Duration::from_secs(91_000));
     changes(&index, clients);
 
     let full = resident();
@@ -101,6 +105,8 @@ fn measure_a_million_clients() {
     );
     let same: Vec<Client> = (1_000..clients).map(client).collect();
     timed("a resync without news", || other.resync(same));
+    storm("20,000 changes alone, after a resync", &other, clients, false);
+    counts(&other);
 }
 
 fn counts(index: &Index) {
@@ -164,6 +170,16 @@ fn pages(index: &Index, clients: u64) {
     page("exact name", Filter { username: vec!["user-77".into()], ..none() }, Order::default(), 0);
 }
 
+/// Every sort of all rows, without one that is kept.
+fn sorts(index: &Index) {
+    for (round, field) in (1..).zip(SortField::ALL) {
+        index.expire(Instant::now() + Duration::from_secs(round * 1_000));
+        index.expire(Instant::now() + Duration::from_secs(round * 1_000 + 500));
+        let view = || index.view(&matcher(Filter::default()), by(field, false), &|| false).unwrap();
+        timed(&format!("first list by {}", field.name()), view);
+    }
+}
+
 fn changes(index: &Index, clients: u64) {
     let everyone = matcher(Filter::default());
     let view = || index.view(&everyone, Order::default(), &|| false).unwrap();
@@ -181,6 +197,8 @@ fn changes(index: &Index, clients: u64) {
     storm("20,000 changes while queries run", index, clients, true);
 }
 
+static STORMS: AtomicU64 = AtomicU64::new(0);
+
 /// Four reconnects, one end and one new client, over and over.
 fn storm(what: &str, index: &Index, clients: u64, with_queries: bool) {
     let over = AtomicBool::new(false);
@@ -197,10 +215,11 @@ fn storm(what: &str, index: &Index, clients: u64, with_queries: bool) {
             }
             (asked, longest)
         });
-        let first = if with_queries { 10_000 } else { 100_000 };
+        // No storm ends a session that another has ended.
+        let first = STORMS.fetch_add(1, Relaxed) * 40_000 + 10_000;
         let (start, on_cpu, mut longest) = (Instant::now(), cpu(), Duration::ZERO);
         for number in 0..20_000_u64 {
-            let row = first + number * 37 % (clients / 2);
+            let row = (first + number) % clients;
             let change = Instant::now();
             match number % 6 {
                 0 => drop(index.ended(&client(row).clientid, row)),

@@ -18,14 +18,12 @@ use super::sorts::{sort_by_clientid, sort_by_field};
 use super::view::Rows;
 use super::{Index, STOP_INTERVAL, Stopped};
 
-/// So many rows of a list are walked through in the time that one row takes to be sorted among some thousand.
-const WALKED_PER_SORTED: usize = 256;
+/// So many rows are scanned or walked through in the time that one row takes to be looked at alone, or to be sorted
+/// among some thousand.
+const WALKED_PER_ROW: usize = 256;
 
 /// Where one in so many rows matches, sorting all of them, and keeping that, is worth its time.
 const SORT_ALL: usize = 4;
-
-/// Candidates of an exact condition from which on the others are checked by a scan.
-const SCAN_FROM: usize = 4_000;
 
 /// The rows at one moment.
 #[derive(Clone, Debug)]
@@ -103,7 +101,7 @@ impl Snapshot {
         }
         // Of usernames there can be as many as there are rows. A scan does not look at exact clientids, but with
         // these the candidates are not those of a username.
-        if by_name && candidates.len() > SCAN_FROM {
+        if by_name && !self.are_few(candidates.len()) {
             let matches = Scan::new(matcher, &self.columns).run(&self.columns, stop)?;
             return Ok(candidates.slots().filter(|&slot| matches.contains(slot)).collect());
         }
@@ -119,9 +117,9 @@ impl Snapshot {
         Ok(slots)
     }
 
-    /// Whether so few rows are sooner sorted than picked from a list of all.
+    /// Whether so few rows are sooner taken one by one than by going through all.
     fn are_few(&self, rows: usize) -> bool {
-        rows <= self.len() / WALKED_PER_SORTED
+        rows <= self.len() / WALKED_PER_ROW
     }
 
     /// Few rows, in the ascending order by a field.

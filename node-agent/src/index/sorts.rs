@@ -87,7 +87,7 @@ pub(super) fn sort_by_field(columns: &Columns, slots: &mut [u32], field: SortFie
     }
     with.sort_by(|a, b| {
         // Only of IPv6 addresses does the number not say all.
-        let is_exact = field != SortField::IpAddress;
+        let is_exact = field != SortField::IpAddress || a.0 < SIGN;
         a.0.cmp(&b.0)
             .then_with(|| if is_exact { Ordering::Equal } else { compare_values(value(a.1), value(b.1)) })
     });

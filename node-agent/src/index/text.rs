@@ -103,9 +103,9 @@ impl Arena {
 
 /// A search for texts that contain a needle.
 ///
-/// While few rows match, one pass goes over a segment's texts and then looks which row a hit is in, and that it does
-/// not reach into the next one. Where many rows match, beginning anew behind every hit is dearer than looking into
-/// each text alone, so a search goes on by what the last segment was like.
+/// While there are few hits, one pass goes over a segment's texts and then looks which row a hit is in, and that it does
+/// not reach into the next one. Where there are many, beginning anew behind every hit is dearer than looking into each
+/// text alone: then the rest of the segment is searched like that, and the next one by what this one was like.
 #[derive(Clone, Debug)]
 pub(super) struct Search {
     needle: Finder<'static>,
@@ -127,8 +127,11 @@ impl Search {
             return wanted;
         }
         let Some(arena) = &texts.arena else { return 0 };
-        let found =
-            if self.is_dense { self.one_by_one(arena, wanted) } else { self.in_one_pass(arena, wanted) };
+        let found = if self.is_dense || wanted.count_ones() < MANY {
+            self.one_by_one(arena, wanted)
+        } else {
+            self.in_one_pass(arena, wanted)
+        };
         self.is_dense = found.count_ones() >= MANY;
         found & wanted
     }
@@ -139,17 +142,18 @@ impl Search {
     }
 
     fn in_one_pass(&self, arena: &Arena, wanted: Mask) -> Mask {
-        let text = arena.text.as_bytes();
-        let (mut found, mut from) = (0, 0);
+        let (text, length) = (arena.text.as_bytes(), self.needle.needle().len());
+        let (mut found, mut hits, mut from) = (0, 0, 0);
         while let Some(position) = self.needle.find(&text[from..]).map(|offset| from + offset) {
             let at = arena.row_at(position);
-            if position + self.needle.needle().len() > arena.end(at) {
-                from = position + 1;
-                continue;
+            let end = arena.end(at);
+            // A hit that reaches into the next text is none, and so is any other that begins behind it in this one.
+            if position + length <= end {
+                found |= bit(at);
             }
-            found |= bit(at);
-            from = arena.end(at);
-            if found.count_ones() >= MANY && at + 1 < SEGMENT {
+            from = end;
+            hits += 1;
+            if hits == MANY && at + 1 < SEGMENT {
                 let behind = wanted & !(bit(at + 1) - 1);
                 return found | self.one_by_one(arena, behind);
             }
