@@ -27,7 +27,7 @@ use crate::listing::Listing;
 const KEPT: Duration = Duration::from_secs(10);
 /// How many snapshots are kept.
 const MOST_SNAPSHOTS: usize = 64;
-/// How many bytes snapshots may hold, beyond what they share with the index: 32 million rows picked by filters.
+/// How many bytes snapshots may hold, beyond what they share with the index: 64 million rows picked by filters.
 const MOST_BYTES: usize = 256 << 20;
 
 /// Why a request is not answered.
@@ -351,9 +351,10 @@ impl Queries {
         }
     }
 
-    /// Drops the snapshots whose time is over.
+    /// Drops the snapshots and the kept sorts whose time is over.
     pub fn expire(&self, now: Instant) {
         expire(&mut self.lock(), now);
+        self.index.expire(now);
     }
 
     fn keep(&self, selection: &Selection, listing: Listing, now: Instant) -> u64 {

@@ -66,6 +66,18 @@ impl Matcher {
         &self.filter
     }
 
+    /// The addresses of which a client must have one; none is no condition.
+    #[must_use]
+    pub fn ip_addresses(&self) -> &[IpAddr] {
+        &self.ip_addresses
+    }
+
+    /// The connection states of which a client must have one, never the unspecified; none is no condition.
+    #[must_use]
+    pub fn conn_states(&self) -> &[ConnState] {
+        &self.conn_states
+    }
+
     /// Whether every client matches, because there is no condition.
     #[must_use]
     pub fn is_unconditional(&self) -> bool {

@@ -7,14 +7,15 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::Arc;
 
 use rollcall_proto::group::GroupValue;
-use rollcall_proto::v1::{Group, GroupBy};
-use rollcall_proto::{MAX_GROUPS, MAX_GROUPS_BYTES, Matcher, Order};
+use rollcall_proto::v1::{ConnState, Group, GroupBy};
+use rollcall_proto::{ClientRef, MAX_GROUPS, MAX_GROUPS_BYTES, Matcher, Order, SortField};
 
-use super::row::Row;
-use super::{Index, Stopped, candidates, rows_of};
+use super::columns::Columns;
+use super::scan::Scan;
+use super::segment::{Mask, NOBODY, Segment, bits};
+use super::{Index, Stopped};
 
 /// How many clients match.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,34 +53,105 @@ impl Index {
         group_by: GroupBy,
         stop: &dyn Fn() -> bool,
     ) -> Result<Count, Uncounted> {
-        let lists = self.read().lists.clone();
+        let snapshot = self.snapshot(SortField::Clientid);
+        let columns = &snapshot.columns;
         if group_by == GroupBy::Unspecified && matcher.is_unconditional() {
-            return Ok(Count { count: lists.by_clientid.len() as u64, groups: Vec::new() });
+            return Ok(Count { count: snapshot.len() as u64, groups: Vec::new() });
         }
-        let mut count = 0;
-        let mut groups = Groups::new(MAX_GROUPS, MAX_GROUPS_BYTES);
-        let rows: Box<dyn Iterator<Item = &Arc<Row>>> = match candidates(&lists, matcher) {
-            Some((list, ranges, _)) => Box::new(rows_of(list, ranges)),
-            None => Box::new(lists.by_clientid.iter_from(0)),
-        };
-        self.each_match(rows, matcher, stop, |row| {
-            count += 1;
-            match group_by {
-                GroupBy::Unspecified => Ok(()),
-                _ => groups.add(GroupValue::of(group_by, &row.as_client_ref(&self.node))),
+        let mut tally = Tally::new(group_by, columns);
+        if let Some(candidates) = snapshot.candidates(matcher) {
+            for slot in snapshot.named(&candidates, matcher, stop)? {
+                tally.add_row(&columns.row(slot).as_client_ref(&self.node))?;
             }
-        })?;
-        Ok(Count { count, groups: groups.into_wire() })
+        } else {
+            Scan::new(matcher, columns)
+                .each_segment(columns, stop, |segment, rows| tally.add(segment, rows))?;
+        }
+        tally.into_count(columns)
     }
 
     /// How many rows [`Index::count`] would look at, about: tells long work from short.
     #[must_use]
     pub fn rows_to_count(&self, matcher: &Matcher, group_by: GroupBy) -> usize {
         if group_by != GroupBy::Unspecified && matcher.is_unconditional() {
-            return self.read().lists.by_clientid.len();
+            return self.read().rows.len();
         }
         // Rows are counted as they would be picked in default order.
         self.rows_to_visit(matcher, Order::default())
+    }
+}
+
+/// A count under way.
+struct Tally<'a> {
+    group_by: GroupBy,
+    count: u64,
+    /// Rows by the number of their origin, where groups are by what origins keep.
+    by_origin: Vec<u64>,
+    groups: Groups<'a>,
+}
+
+impl<'a> Tally<'a> {
+    fn new(group_by: GroupBy, columns: &Columns) -> Self {
+        let groups = Groups::new(MAX_GROUPS, MAX_GROUPS_BYTES);
+        Self { group_by, count: 0, by_origin: vec![0; columns.origins().len()], groups }
+    }
+
+    fn add_row(&mut self, row: &ClientRef<'a>) -> Result<(), Uncounted> {
+        self.count += 1;
+        match self.group_by {
+            GroupBy::Unspecified => Ok(()),
+            group_by => self.groups.add(GroupValue::of(group_by, row), 1),
+        }
+    }
+
+    /// Counts rows of a segment.
+    fn add(&mut self, segment: &'a Segment, rows: Mask) -> Result<(), Uncounted> {
+        let size = |rows: Mask| u64::from(rows.count_ones());
+        self.count += size(rows);
+        match self.group_by {
+            GroupBy::Unspecified => Ok(()),
+            GroupBy::Zone | GroupBy::ProtoName | GroupBy::ProtoVer => {
+                for number in bits(rows).filter_map(|at| segment.origins.get(at)) {
+                    self.by_origin[number as usize] += 1;
+                }
+                Ok(())
+            }
+            GroupBy::ConnState => {
+                let mut rest = rows;
+                for state in [ConnState::Connected, ConnState::Idle, ConnState::Disconnected] {
+                    let rows = rows & segment.conn_states.rows(state);
+                    rest &= !rows;
+                    self.add_group(&ClientRef { conn_state: state, ..NOBODY }, size(rows))?;
+                }
+                self.add_group(&NOBODY, size(rest))
+            }
+            GroupBy::CleanStart => {
+                let mut rest = rows;
+                for flag in [false, true] {
+                    let rows = rows & segment.clean_starts.rows(flag);
+                    rest &= !rows;
+                    self.add_group(&ClientRef { clean_start: Some(flag), ..NOBODY }, size(rows))?;
+                }
+                self.add_group(&NOBODY, size(rest))
+            }
+            GroupBy::Username => bits(rows)
+                .try_for_each(|at| self.groups.add(segment.usernames.get(at).map(GroupValue::Text), 1)),
+        }
+    }
+
+    /// Adds so many rows that are like this one in what is grouped by.
+    fn add_group(&mut self, like: &ClientRef<'a>, rows: u64) -> Result<(), Uncounted> {
+        match rows {
+            0 => Ok(()),
+            rows => self.groups.add(GroupValue::of(self.group_by, like), rows),
+        }
+    }
+
+    fn into_count(mut self, columns: &'a Columns) -> Result<Count, Uncounted> {
+        for (origin, rows) in columns.origins().iter().zip(std::mem::take(&mut self.by_origin)) {
+            self.add_group(&origin.as_client_ref(), rows)?;
+        }
+        Ok(Count { count: self.count, groups: self.groups.into_wire() })
     }
 }
 
@@ -96,16 +168,16 @@ impl<'a> Groups<'a> {
         Self { counts: HashMap::new(), bytes: 0, most_groups, most_bytes }
     }
 
-    fn add(&mut self, value: Option<GroupValue<'a>>) -> Result<(), Uncounted> {
+    fn add(&mut self, value: Option<GroupValue<'a>>, rows: u64) -> Result<(), Uncounted> {
         let known = self.counts.len();
         match self.counts.entry(value) {
-            Entry::Occupied(mut count) => *count.get_mut() += 1,
+            Entry::Occupied(mut count) => *count.get_mut() += rows,
             Entry::Vacant(new) => {
                 self.bytes += most_encoded(value);
                 if known == self.most_groups || self.bytes > self.most_bytes {
                     return Err(Uncounted::TooManyGroups);
                 }
-                new.insert(1);
+                new.insert(rows);
             }
         }
         Ok(())
@@ -135,14 +207,14 @@ mod tests {
     fn a_group_too_many_is_told_and_a_known_one_is_not_counted_as_one() {
         let mut groups = Groups::new(2, 1 << 20);
         for value in [None, Some(GroupValue::Number(1)), None, Some(GroupValue::Number(1))] {
-            assert_eq!(groups.add(value), Ok(()));
+            assert_eq!(groups.add(value, 1), Ok(()));
         }
-        assert_eq!(groups.add(Some(GroupValue::Number(2))), Err(Uncounted::TooManyGroups));
+        assert_eq!(groups.add(Some(GroupValue::Number(2)), 1), Err(Uncounted::TooManyGroups));
         let mut wide = Groups::new(100, 1_000);
         let (first, second) = ("x".repeat(600), "y".repeat(600));
-        assert_eq!(wide.add(Some(GroupValue::Text(&first))), Ok(()));
-        assert_eq!(wide.add(Some(GroupValue::Text(&first))), Ok(()));
-        assert_eq!(wide.add(Some(GroupValue::Text(&second))), Err(Uncounted::TooManyGroups));
+        assert_eq!(wide.add(Some(GroupValue::Text(&first)), 1), Ok(()));
+        assert_eq!(wide.add(Some(GroupValue::Text(&first)), 1), Ok(()));
+        assert_eq!(wide.add(Some(GroupValue::Text(&second)), 1), Err(Uncounted::TooManyGroups));
     }
 
     #[test]
@@ -155,7 +227,7 @@ mod tests {
             Some(GroupValue::Text(&text)),
             Some(GroupValue::Number(u32::MAX)),
             Some(GroupValue::Flag(true)),
-            Some(GroupValue::ConnState(rollcall_proto::v1::ConnState::Disconnected)),
+            Some(GroupValue::ConnState(ConnState::Disconnected)),
         ] {
             // A group in a message is preceded by a tag and a length of at most 4 bytes.
             let encoded = Group::of(value, u64::MAX).encoded_len() + 4;

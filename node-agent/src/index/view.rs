@@ -3,18 +3,20 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rollcall_proto::order::ValueRef;
 use rollcall_proto::v1::{Client, Fence, Key};
-use rollcall_proto::{KeyRef, Order, SortField};
+use rollcall_proto::{ClientRef, KeyRef, Order, SortField};
 
+use super::columns::{Columns, compare_values, to_client};
 use super::ordered::Ordered;
-use super::row::Row;
 
 /// An immutable answer to a filter and an order: ranks, keys and rows of one moment, whatever the index does
-/// meanwhile. Cheap to clone. Rows that the index has changed or dropped since live as long as the view.
+/// meanwhile. Cheap to clone. Columns that the index has changed since live as long as the view.
 #[derive(Clone, Debug)]
 pub struct View {
     node: Arc<str>,
     order: Order,
+    columns: Columns,
     rows: Rows,
     /// Rows that have a value to sort by; the others stand behind them in both directions.
     valued: usize,
@@ -26,44 +28,46 @@ pub(super) enum Rows {
     /// Shared with the index.
     Listed(Ordered),
     /// Selected or sorted for this view.
-    Picked(super::Sorted),
+    Picked(Arc<Vec<u32>>),
 }
 
 impl Rows {
     fn len(&self) -> usize {
         match self {
             Self::Listed(list) => list.len(),
-            Self::Picked(rows) => rows.len(),
+            Self::Picked(slots) => slots.len(),
         }
     }
 
-    fn get(&self, position: usize) -> Option<&Arc<Row>> {
+    fn get(&self, position: usize) -> Option<u32> {
         match self {
             Self::Listed(list) => list.get(position),
-            Self::Picked(rows) => rows.get(position),
+            Self::Picked(slots) => slots.get(position).copied(),
         }
     }
 
-    fn partition_point(&self, predicate: impl Fn(&Row) -> bool) -> usize {
+    fn partition_point(&self, predicate: impl Fn(u32) -> bool) -> usize {
         match self {
             Self::Listed(list) => list.partition_point(predicate),
-            Self::Picked(rows) => rows.partition_point(|row| predicate(row)),
+            Self::Picked(slots) => slots.partition_point(|&slot| predicate(slot)),
         }
     }
 
-    fn range(&self, range: Range<usize>) -> Box<dyn Iterator<Item = &Arc<Row>> + '_> {
-        match self {
-            Self::Listed(list) => Box::new(list.iter_from(range.start).take(range.len())),
-            Self::Picked(rows) => Box::new(rows[range].iter()),
-        }
+    /// The slots of a range of positions, in pieces.
+    fn pieces(&self, range: Range<usize>) -> impl Iterator<Item = &[u32]> {
+        let (listed, picked) = match self {
+            Self::Listed(list) => (Some(list.pieces(range)), None),
+            Self::Picked(slots) => (None, slots.get(range)),
+        };
+        listed.into_iter().flatten().chain(picked)
     }
 }
 
 impl View {
-    pub(super) fn new(node: Arc<str>, order: Order, rows: Rows) -> Self {
-        let mut view = Self { node, order, valued: rows.len(), rows };
-        if order.descending && !matches!(order.field, SortField::Clientid | SortField::Node) {
-            view.valued = view.rows.partition_point(|row| view.sort_value(row).value.is_some());
+    pub(super) fn new(node: Arc<str>, order: Order, columns: Columns, rows: Rows) -> Self {
+        let mut view = Self { node, order, columns, valued: rows.len(), rows };
+        if order.descending {
+            view.valued = view.rows.partition_point(|slot| view.value(slot).is_some());
         }
         view
     }
@@ -74,12 +78,12 @@ impl View {
         self.rows.len() as u64
     }
 
-    /// Bytes this view holds beyond what it shares with the index.
+    /// Bytes this view holds beyond what it shares with the index at the moment it is taken.
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.rows {
             Rows::Listed(_) => 0,
-            Rows::Picked(rows) => rows.capacity() * size_of::<Arc<Row>>(),
+            Rows::Picked(slots) => slots.capacity() * size_of::<u32>(),
         }
     }
 
@@ -87,7 +91,7 @@ impl View {
     #[must_use]
     pub fn key_at(&self, rank: u64) -> Option<Key> {
         let rank = usize::try_from(rank).ok().filter(|&rank| rank < self.rows.len())?;
-        self.rows.get(self.run_at(rank).start).map(|row| Key::from(self.key(row)))
+        self.slot_at(rank).map(|slot| Key::from(self.key(slot)))
     }
 
     /// How many matching clients come before the key, whether or not one has it.
@@ -98,8 +102,7 @@ impl View {
 
     /// How many ranks the predicate holds for; it must hold for the leading ones and no other.
     fn ranks_while(&self, predicate: impl Fn(&KeyRef<'_>) -> bool) -> u64 {
-        let holds =
-            |rank: usize| self.rows.get(self.run_at(rank).start).is_some_and(|row| predicate(&self.key(row)));
+        let holds = |rank: usize| self.slot_at(rank).is_some_and(|slot| predicate(&self.key(slot)));
         let (mut low, mut high) = (0, self.rows.len());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -129,18 +132,38 @@ impl View {
 
     /// The clients of a range of ranks, in order; ranks past the last give none.
     pub fn clients(&self, range: Range<u64>) -> impl Iterator<Item = Client> {
+        self.refs(range).map(|row| to_client(&row))
+    }
+
+    /// As [`View::clients`], read where they stand.
+    pub fn refs(&self, range: Range<u64>) -> impl Iterator<Item = ClientRef<'_>> {
+        self.slots(range).map(|slot| self.columns.row(slot).as_client_ref(&self.node))
+    }
+
+    /// The clientids and session numbers of a range of ranks, in order, without a look at anything else.
+    pub fn sessions(&self, range: Range<u64>) -> impl Iterator<Item = (&str, u64)> {
+        self.slots(range).map(|slot| {
+            let row = self.columns.row(slot);
+            (row.clientid(), row.session())
+        })
+    }
+
+    pub(super) fn slots(&self, range: Range<u64>) -> impl Iterator<Item = u32> {
         let clamp = |rank: u64| usize::try_from(rank).unwrap_or(usize::MAX).min(self.rows.len());
         let (mut rank, end) = (clamp(range.start), clamp(range.end));
-        std::iter::from_fn(move || {
+        let runs = std::iter::from_fn(move || {
             (rank < end).then(|| {
                 let mut run = self.run_at(rank);
                 run.end = run.end.min(run.start + (end - rank));
                 rank += run.len();
-                self.rows.range(run)
+                run
             })
-        })
-        .flatten()
-        .map(|row| row.to_client())
+        });
+        runs.flat_map(|run| self.rows.pieces(run)).flatten().copied()
+    }
+
+    fn slot_at(&self, rank: usize) -> Option<u32> {
+        (rank < self.rows.len()).then(|| self.rows.get(self.run_at(rank).start))?
     }
 
     /// Where the row of a rank stands in `rows`, and how far the rows of the next ranks follow it there. `rank` is
@@ -151,11 +174,10 @@ impl View {
         }
         // Values descend, rows of one value ascend: find the run of equals that holds the mirrored position.
         let mirrored = self.valued - 1 - rank;
-        let Some(row) = self.rows.get(mirrored) else { return rank..rank };
-        let value = self.sort_value(row);
-        let ascending = Order { descending: false, ..self.order };
-        let compare = |other: &Row| ascending.compare(&self.sort_value(other), &value);
-        let has_equal = |position: usize| self.rows.get(position).is_some_and(|row| compare(row).is_eq());
+        let Some(slot) = self.rows.get(mirrored) else { return rank..rank + 1 };
+        let value = self.value(slot);
+        let compare = |other: u32| compare_values(self.value(other), value);
+        let has_equal = |position: usize| self.rows.get(position).is_some_and(|slot| compare(slot).is_eq());
         let first = match mirrored.checked_sub(1) {
             Some(before) if has_equal(before) => self.rows.partition_point(|other| compare(other).is_lt()),
             _ => mirrored,
@@ -168,12 +190,24 @@ impl View {
         first + (rank - (self.valued - end))..end
     }
 
-    fn key<'a>(&'a self, row: &'a Row) -> KeyRef<'a> {
-        self.order.key(&row.as_client_ref(&self.node))
+    fn key(&self, slot: u32) -> KeyRef<'_> {
+        let row = self.columns.row(slot);
+        KeyRef {
+            value: row.value(self.order.field),
+            clientid: row.clientid(),
+            node: &self.node,
+            session: row.session(),
+        }
     }
 
-    fn sort_value<'a>(&'a self, row: &'a Row) -> KeyRef<'a> {
-        sort_value(self.order, row)
+    /// What the order turns round: rows that have it in common stand in default order. All rows are of one node, so
+    /// there is nothing to turn round in an order by node.
+    fn value(&self, slot: u32) -> Option<ValueRef<'_>> {
+        let row = self.columns.row(slot);
+        match self.order.field {
+            SortField::Clientid => Some(ValueRef::Text(row.clientid())),
+            field => row.value(field),
+        }
     }
 }
 
@@ -182,23 +216,4 @@ pub(crate) fn evenly_spaced(range: Range<u64>, most: u32) -> impl Iterator<Item 
     let length = range.end.saturating_sub(range.start);
     let ranks = u64::from(most).min(length);
     (0..ranks).map(move |n| range.start + n * length / ranks)
-}
-
-/// A row's key without what breaks ties, so that clients of one sort value compare equal.
-pub(super) fn sort_value(order: Order, row: &Row) -> KeyRef<'_> {
-    let key = order.key(&row.as_client_ref(""));
-    let clientid = if order.field == SortField::Clientid { key.clientid } else { "" };
-    KeyRef { clientid, session: 0, ..key }
-}
-
-/// Sorts rows that stand in default order by another field, ascending.
-pub(super) fn sort_by_field(rows: &[Arc<Row>], field: SortField) -> Vec<Arc<Row>> {
-    let order = Order { field, descending: false };
-    // Values are read once; ties go by position, which is what clientid and session would decide.
-    let mut keys: Vec<_> =
-        rows.iter().enumerate().map(|(position, row)| (sort_value(order, row).value, position)).collect();
-    let key =
-        |&(value, position): &(_, usize)| KeyRef { value, clientid: "", node: "", session: position as u64 };
-    keys.sort_unstable_by(|a, b| order.compare(&key(a), &key(b)));
-    keys.into_iter().map(|(_, position)| Arc::clone(&rows[position])).collect()
 }

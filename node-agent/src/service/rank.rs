@@ -31,8 +31,8 @@ pub(super) async fn rank(
             return Err(exceeded());
         }
         let sessions: Vec<SessionRef> = view
-            .clients(next..next + AT_ONCE)
-            .map(|client| SessionRef { clientid: client.clientid, session: client.session })
+            .sessions(next..next + AT_ONCE)
+            .map(|(clientid, session)| SessionRef { clientid: clientid.to_owned(), session })
             .collect();
         let figures = agent.broker.figures(order.field, &sessions).await;
         if figures.len() != sessions.len() {
