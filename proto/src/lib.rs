@@ -7,6 +7,7 @@
 //! - [`order`]: the one total order of clients, and keys in it.
 //! - [`address`]: IP addresses as they stand on the wire.
 //! - [`group`]: which group of a count a client belongs to.
+//! - [`wire`]: rows read from their bytes without a copy.
 //! - [`failure`]: why a node's part of an answer is missing.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
@@ -17,6 +18,7 @@ pub mod failure;
 pub mod filter;
 pub mod group;
 pub mod order;
+pub mod wire;
 
 pub use client::ClientRef;
 pub use failure::Reason;

@@ -19,16 +19,18 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rollcall_proto::wire::ListHead;
 use rollcall_proto::{MAX_WINDOW, v1};
 use tokio::time::Instant;
 
 use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
-use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start};
+use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start, raw};
 use crate::page::completeness::FailedNode;
 use crate::page::cursor::Position;
-use crate::page::merge::{merge, own_rows};
+use crate::page::merge::merge;
+use crate::page::rows::{NodeRows, PageRows};
 use crate::page::select::{Selection, Step, Surveyed};
 
 /// Up to this many rows in all it is cheaper to ship them than to ask for their ranks first.
@@ -47,12 +49,12 @@ struct Rows {
     count: u64,
     /// The rank of the first row from where the list begins.
     first: u64,
-    rows: Vec<v1::Client>,
+    rows: NodeRows,
 }
 
 /// A page over the nodes that answered.
 struct Page {
-    rows: Vec<v1::Client>,
+    rows: PageRows,
     count: u64,
     /// Those of them from where the list begins.
     ahead: u64,
@@ -103,7 +105,7 @@ pub(super) async fn list(
                 let Page { rows, count, ahead, consistent, .. } = page;
                 let shown = place.offset.saturating_add(rows.len() as u64);
                 let last = rows.last().filter(|_| shown < ahead);
-                let next = last.map(|row| query.order.key(&row.as_client_ref()).into());
+                let next = last.map(|row| query.order.key(&row.client).into());
                 return Ok(ListAnswer { rows, count, next, consistent, completeness });
             }
             Ok(page) => page.failures,
@@ -166,9 +168,9 @@ async fn whole_key(
     if !failures.is_empty() {
         return Err(ClusterError::NobodyAnswered { failed: fanout::failed_nodes(&failures) });
     }
-    let rows = row_lists(answers).into_iter().flatten();
-    let row = rows.into_iter().find(|row| row.session == beginning.session);
-    row.map(|row| task.query.order.key(&row.as_client_ref()).into()).ok_or(ClusterError::CursorLost)
+    let nodes = row_lists(answers);
+    let row = nodes.iter().flat_map(NodeRows::iter).find(|row| row.client.session == beginning.session);
+    row.map(|row| task.query.order.key(&row.client).into()).ok_or(ClusterError::CursorLost)
 }
 
 /// The windows to ask the nodes for, if one wave will do: no more than [`ONE_WAVE_ROWS`] rows in all.
@@ -372,24 +374,23 @@ async fn receive(
     until: Instant,
 ) -> Result<(String, Rows), CallError> {
     let limit = message.limit as usize;
-    let mut chunks = node.client().list(call::request(message, until)).await?.into_inner();
+    let mut chunks = raw::list(node.channel(), call::request(message, until)).await?;
+    let mut rows = NodeRows::default();
+    let mut read =
+        |chunk: &[u8]| rows.read(chunk, limit).map_err(|error| CallError::protocol(error.to_string()));
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
-    let name = node.identified(head.identity, &query.scope)?.name;
-    let (count, first, mut rows) = (head.count, head.first, head.clients);
-    while rows.len() <= limit {
-        let Some(chunk) = chunks.message().await? else { break };
-        rows.extend(chunk.clients);
+    let ListHead { identity, count, first } = read(&head)?;
+    let name = node.identified(identity, &query.scope)?.name;
+    while let Some(chunk) = chunks.message().await? {
+        read(&chunk)?;
     }
-    if rows.len() > limit {
-        return Err(CallError::protocol(format!("more than the {limit} rows asked for")));
-    }
-    own_rows(query.order, &name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
+    rows.belong_to(&name, query.order).map_err(|error| CallError::protocol(error.to_string()))?;
     if first > count {
         return Err(CallError::protocol("a list that begins behind its end"));
     }
     Ok((name, Rows { count, first, rows }))
 }
 
-fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<Vec<v1::Client>> {
+fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<NodeRows> {
     answers.into_iter().map(|answer| answer.body.rows).collect()
 }

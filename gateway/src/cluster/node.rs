@@ -46,7 +46,7 @@ const MAX_NAME: usize = 128;
 pub(super) struct Node {
     /// host:port of the agent.
     pub address: String,
-    client: NodeClient<Channel>,
+    channel: Channel,
     endpoint: Endpoint,
     seen: Mutex<Seen>,
 }
@@ -94,7 +94,7 @@ impl Node {
         }
         Ok(Self {
             address: address.to_owned(),
-            client: stub(endpoint.connect_lazy()),
+            channel: endpoint.connect_lazy(),
             endpoint,
             seen: Mutex::new(Seen {
                 name: None,
@@ -108,7 +108,12 @@ impl Node {
 
     /// The node's stub; clones share the channel.
     pub(super) fn client(&self) -> NodeClient<Channel> {
-        self.client.clone()
+        stub(self.channel())
+    }
+
+    /// The node's one channel; clones share it.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// A stub with a connection of its own, for a call that is read slowly: what it leaves unread would take up the

@@ -24,6 +24,17 @@ impl Serialize for Millis {
     }
 }
 
+impl Millis {
+    /// Writes the text.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let civil = Civil::new(self.0);
+        match civil.short() {
+            Some(text) => out.extend_from_slice(&text),
+            None => out.extend_from_slice(civil.to_string().as_bytes()),
+        }
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let civil = Civil::new(self.0);

@@ -80,7 +80,7 @@ fn model(nodes: &[Arc<FakeNode>], order: Order) -> Vec<(String, String)> {
 }
 
 fn ids(answer: &ListAnswer) -> Vec<(String, String)> {
-    answer.rows.iter().map(|row| (row.clientid.clone(), row.node.clone())).collect()
+    answer.rows.iter().map(|row| (row.client.clientid.to_owned(), row.client.node.to_owned())).collect()
 }
 
 fn failed(node: &str, reason: Reason) -> FailedNode {
@@ -344,7 +344,7 @@ async fn not_found_is_said_only_when_every_node_said_so() {
     let cluster = cluster_of(&[good, silent]).await;
     let deadline = || Instant::now() + Duration::from_millis(600);
     let found = cluster.get("c-000001-0", &Scope::All, deadline()).await.unwrap();
-    assert_eq!(found.rows[0].node, "n0");
+    assert_eq!(found.rows.last().unwrap().client.node, "n0");
     assert_eq!(found.completeness.failed, [failed("n1", Reason::Timeout)]);
     let clientid = "c-000001-1".to_owned();
     let unknown = ClusterError::NotFoundIncomplete {
