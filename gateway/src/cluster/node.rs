@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::call::{self, CallError};
 use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
+use crate::page::share::Expected;
 
 /// Settings that no channel can be made from.
 #[derive(Debug, Error)]
@@ -145,9 +146,13 @@ impl Node {
         FailedNode { node: self.label(), reason }
     }
 
-    /// How many clients it said it has; `None` before it said so.
-    pub(super) fn last_count(&self) -> Option<u64> {
-        self.seen().description.as_ref().map(|description| description.clients)
+    /// What a list can expect of it.
+    pub(super) fn expected(&self) -> Expected {
+        let seen = self.seen();
+        Expected {
+            count: seen.description.as_ref().map(|description| description.clients),
+            answers: seen.state != NodeState::Unavailable,
+        }
     }
 
     pub(super) fn view(&self) -> NodeView {

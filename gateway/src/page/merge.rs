@@ -53,19 +53,27 @@ pub fn own_rows(order: Order, node: &str, rows: &mut [Client]) -> Result<(), Inv
 /// comparisons; a loser tree of our own would do the same.
 #[must_use]
 pub fn merge(order: Order, nodes: Vec<NodeRows>, skip: usize, take: usize) -> PageRows {
-    let page = in_order(order, &nodes).into_iter().skip(skip).take(take).collect();
-    PageRows::new(nodes, page)
+    let merged = in_order(order, nodes.iter());
+    window(nodes, merged, skip, take)
 }
 
-fn in_order(order: Order, nodes: &[NodeRows]) -> Vec<At> {
-    let mut keys = Vec::with_capacity(nodes.iter().map(NodeRows::len).sum());
+/// Where all rows of these nodes, which are numbered as they come, stand in order.
+#[must_use]
+pub fn in_order<'a>(order: Order, nodes: impl Iterator<Item = &'a NodeRows> + Clone) -> Vec<At> {
+    let mut keys = Vec::with_capacity(nodes.clone().map(NodeRows::len).sum());
     for (node, rows) in (0..).zip(nodes) {
-        keys.extend(
-            (0..).zip(0..rows.len()).map(|(row, at)| (order.key(&rows.client(at)), At { node, row })),
-        );
+        keys.extend((0..).zip(0..rows.len()).map(|(row, at)| (rows.key(order, at), At { node, row })));
     }
     keys.sort_by(|(a, _), (b, _)| order.compare(a, b));
     keys.into_iter().map(|(_, at)| at).collect()
+}
+
+/// The rows of a window of the merged list.
+#[must_use]
+pub fn window(nodes: Vec<NodeRows>, mut merged: Vec<At>, skip: usize, take: usize) -> PageRows {
+    merged.truncate(skip.saturating_add(take));
+    merged.drain(..skip.min(merged.len()));
+    PageRows::new(nodes, merged)
 }
 
 #[cfg(test)]

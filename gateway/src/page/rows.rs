@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use rollcall_proto::v1::{ConnState, Statistics};
 use rollcall_proto::wire::{ListHead, Malformed, WireRow, read_list};
-use rollcall_proto::{ClientRef, Order};
+use rollcall_proto::{ClientRef, KeyRef, Order, SortField};
 use thiserror::Error;
 
 use super::merge::InvalidRows;
@@ -88,8 +88,9 @@ impl NodeRows {
     /// # Errors
     /// [`Unreadable`]; then what was taken in is of no use.
     pub fn read(&mut self, chunk: &[u8], most: usize) -> Result<ListHead, Unreadable> {
-        // Nearly all of a chunk is rows, and about half of a row is text.
+        // Nearly all of a chunk is rows, of some 180 bytes, and about half of a row is text.
         self.text.reserve(chunk.len() / 2);
+        self.rows.reserve((chunk.len() / 160).min(most.saturating_sub(self.len())));
         read_list(
             chunk,
             |row| if self.len() < most { self.push(row) } else { Err(Unreadable::TooMany(most)) },
@@ -144,7 +145,7 @@ impl NodeRows {
             return Err(InvalidRows::ForeignNode { at });
         }
         node.clone_into(&mut self.node);
-        let mut keys = (0..self.len()).map(|at| order.key(&self.client(at)));
+        let mut keys = (0..self.len()).map(|at| self.key(order, at));
         let Some(mut before) = keys.next() else { return Ok(()) };
         for (at, key) in keys.enumerate() {
             if order.compare(&before, &key).is_ge() {
@@ -153,6 +154,12 @@ impl NodeRows {
             before = key;
         }
         Ok(())
+    }
+
+    /// Whose they are; empty before [`Self::belong_to`].
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// How many there are.
@@ -176,10 +183,24 @@ impl NodeRows {
         RowRef { client: self.client(at), statistics: &self.rows[at].statistics }
     }
 
-    /// The client of the row at a place below [`Self::len`].
-    pub(super) fn client(&self, at: usize) -> ClientRef<'_> {
+    /// The key of the row at a place below [`Self::len`].
+    pub(super) fn key(&self, order: Order, at: usize) -> KeyRef<'_> {
+        if order.field != SortField::Clientid {
+            return order.key(&self.client(at));
+        }
+        // Most lists are in this order, and it reads two fields of the row's eighteen.
         let row = &self.rows[at];
-        let text = |place: Place| &self.text[place.from as usize..place.to as usize];
+        KeyRef { value: None, clientid: self.text(row.clientid), node: &self.node, session: row.session }
+    }
+
+    fn text(&self, place: Place) -> &str {
+        &self.text[place.from as usize..place.to as usize]
+    }
+
+    /// The client of the row at a place below [`Self::len`].
+    fn client(&self, at: usize) -> ClientRef<'_> {
+        let row = &self.rows[at];
+        let text = |place| self.text(place);
         ClientRef {
             node: &self.node,
             clientid: text(row.clientid),
@@ -356,8 +377,12 @@ mod tests {
             let rows = read(&chunks, usize::MAX).unwrap();
             let all: Vec<Client> = chunks.concat();
             prop_assert_eq!(rows.len(), all.len());
-            for (row, client) in rows.iter().zip(&all) {
+            for (at, (row, client)) in rows.iter().zip(&all).enumerate() {
                 prop_assert_eq!(row.client, client.as_client_ref());
+                for field in SortField::ALL {
+                    let order = Order { field, descending: false };
+                    prop_assert_eq!(rows.key(order, at), order.key(&row.client));
+                }
                 prop_assert_eq!(*row.statistics, client.statistics.unwrap_or_default());
             }
         }
