@@ -7,13 +7,15 @@
 //! - [`order`]: the one total order of clients, and keys in it.
 //! - [`address`]: IP addresses as they stand on the wire.
 //! - [`group`]: which group of a count a client belongs to.
-//! - [`wire`]: rows read from their bytes without a copy.
+//! - [`wire`]: rows read from their bytes without a copy, and written in one pass.
+//! - [`codec`]: how the stubs send and receive messages.
 //! - [`failure`]: why a node's part of an answer is missing.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
 
 pub mod address;
 pub mod client;
+pub mod codec;
 pub mod failure;
 pub mod filter;
 pub mod group;

@@ -1,4 +1,4 @@
-//! Rows read straight from the bytes they came in.
+//! Rows read straight from the bytes they came in, and written in one pass ([`write_list`]).
 //!
 //! A page is made of some hundred rows, an export of millions. Read as messages of their own ([`Client`](crate::v1::Client))
 //! each would cost a handful of allocations and be moved about with all its fields; read here it is a view on the bytes,
@@ -10,6 +10,10 @@ use thiserror::Error;
 
 use crate::v1::{ConnState, Identity, Statistics};
 use crate::{ClientRef, address};
+
+mod write;
+
+pub use self::write::write_list;
 
 /// Bytes that are not the message they should be.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub enum Malformed {
 }
 
 /// A row as it came: identity and live figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct WireRow<'a> {
     /// Its node is empty where the wire leaves it out.
     pub client: ClientRef<'a>,
@@ -66,7 +70,12 @@ pub fn read_list<'a, E: From<Malformed>>(
                 prost::Message::merge(identity, bytes).map_err(Malformed::Form)?;
             }
             2 => head.count = fields.number(field)?,
-            3 => take(&read_client(fields.bytes(field)?)?)?,
+            3 => {
+                // Filled in place: a row is some 500 bytes.
+                let mut row = WireRow::default();
+                read_client(fields.bytes(field)?, &mut row)?;
+                take(&row)?;
+            }
             4 => head.first = fields.number(field)?,
             _ => fields.skip(field)?,
         }
@@ -74,12 +83,8 @@ pub fn read_list<'a, E: From<Malformed>>(
     Ok(head)
 }
 
-/// Reads a `Client`.
-///
-/// # Errors
-/// [`Malformed`].
-pub fn read_client(message: &[u8]) -> Result<WireRow<'_>, Malformed> {
-    let mut row = WireRow { client: ClientRef::default(), statistics: Statistics::default() };
+/// Reads a `Client` into an empty row.
+fn read_client<'a>(message: &'a [u8], row: &mut WireRow<'a>) -> Result<(), Malformed> {
     let client = &mut row.client;
     let mut fields = Fields(message);
     while let Some(field) = fields.next()? {
@@ -110,7 +115,7 @@ pub fn read_client(message: &[u8]) -> Result<WireRow<'_>, Malformed> {
             _ => fields.skip(field)?,
         }
     }
-    Ok(row)
+    Ok(())
 }
 
 fn read_statistics(message: &[u8], statistics: &mut Statistics) -> Result<(), Malformed> {
@@ -305,7 +310,7 @@ mod tests {
         )
     }
 
-    fn response() -> impl Strategy<Value = ListResponse> {
+    pub(super) fn response() -> impl Strategy<Value = ListResponse> {
         let identity = proptest::option::of(("[ab]{0,3}", any::<u64>()));
         (identity, 0..500_u64, proptest::collection::vec(client(), 0..4), 0..500_u64).prop_map(
             |(identity, count, clients, first)| ListResponse {

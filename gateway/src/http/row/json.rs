@@ -104,7 +104,10 @@ impl Entries<'_, '_> {
     }
 
     fn figure(&mut self, key: &str, value: Option<u64>) {
-        self.maybe(key, value, number);
+        self.maybe(key, value, |value, out| match value {
+            digit @ 0..10 => out.push(b'0' + digit as u8),
+            value => number(value, out),
+        });
     }
 
     fn skip(&mut self) {
