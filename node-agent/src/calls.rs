@@ -81,6 +81,8 @@ impl Calls {
         work: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, Status> {
         tokio::select! {
+            // Work that is done at once never waits for the end of anything.
+            biased;
             result = deadline.bound(work) => result,
             () = self.cut_off.cancelled() => Err(draining()),
         }

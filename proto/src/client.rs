@@ -7,7 +7,7 @@ use crate::v1::{Client, ConnState, Statistics};
 
 /// A client, borrowed from whatever stores it: a wire message here, an index's compact row there.
 /// `None` means that the broker cannot tell. The fields are those of the wire message `Client`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClientRef<'a> {
     /// Name of the owning node.
     pub node: &'a str,

@@ -8,17 +8,21 @@
 //! - [`live`]: live figures as fields to sort by.
 //! - [`address`]: IP addresses as they stand on the wire.
 //! - [`group`]: which group of a count a client belongs to.
+//! - [`wire`]: rows read from their bytes without a copy, and written in one pass.
+//! - [`codec`]: how the stubs send and receive messages.
 //! - [`failure`]: why a node's part of an answer is missing.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
 
 pub mod address;
 pub mod client;
+pub mod codec;
 pub mod failure;
 pub mod filter;
 pub mod group;
 pub mod live;
 pub mod order;
+pub mod wire;
 
 pub use client::ClientRef;
 pub use failure::Reason;

@@ -30,7 +30,8 @@ where
     F: Future<Output = Result<(String, T), CallError>>,
 {
     let outcomes = join_all(nodes.iter().map(|node| {
-        let call = ask(Arc::clone(node));
+        // The state of a call is some kilobytes, and is moved several times before it is polled.
+        let call = Box::pin(ask(Arc::clone(node)));
         async move {
             let outcome = call.await;
             node.note(&outcome);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rollcall_proto::wire::WireRow;
 use rollcall_proto::{Order, v1};
 use tokio::time::Instant;
 
@@ -10,13 +11,14 @@ use super::fanout::{self, Answer};
 use super::node::Node;
 use super::{Cluster, ClusterError, GetAnswer, Scope};
 use crate::page::completeness::Completeness;
-use crate::page::merge::{merge, own_rows};
+use crate::page::merge::merge;
+use crate::page::rows::NodeRows;
 
 /// What one node has under a client id, and which node, in which incarnation, it was that said so.
 #[derive(Debug)]
 pub(super) struct Located {
     pub identity: v1::Identity,
-    pub rows: Vec<v1::Client>,
+    pub rows: NodeRows,
 }
 
 pub(super) async fn get(
@@ -64,11 +66,15 @@ async fn receive(
 ) -> Result<(String, Located), CallError> {
     let answer = node.client().get(call::request(message.clone(), until)).await?.into_inner();
     let identity = node.identified(answer.identity, scope)?;
-    let mut rows = answer.clients;
-    if rows.iter().any(|row| row.clientid != message.clientid) {
-        return Err(CallError::protocol("a row under another client id than asked for"));
+    let mut rows = NodeRows::default();
+    for row in &answer.clients {
+        if row.clientid != message.clientid {
+            return Err(CallError::protocol("a row under another client id than asked for"));
+        }
+        let row = WireRow { client: row.as_client_ref(), statistics: row.statistics.unwrap_or_default() };
+        rows.push(&row).map_err(|error| CallError::protocol(error.to_string()))?;
     }
-    own_rows(Order::default(), &identity.name, &mut rows)
+    rows.belong_to(&identity.name, Order::default())
         .map_err(|error| CallError::protocol(error.to_string()))?;
     Ok((identity.name.clone(), Located { identity, rows }))
 }

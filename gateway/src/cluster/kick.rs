@@ -50,8 +50,9 @@ pub(super) async fn kick(
             .into_iter()
             .flat_map(|answer| {
                 let (node, owner) = (answer.node, answer.body.identity);
-                let sessions = answer.body.rows.into_iter().map(|row| row.session);
-                sessions.map(move |session| Found { node: Arc::clone(&node), owner: owner.clone(), session })
+                let sessions: Vec<u64> = answer.body.rows.iter().map(|row| row.client.session).collect();
+                let found = move |session| Found { node: Arc::clone(&node), owner: owner.clone(), session };
+                sessions.into_iter().map(found)
             })
             .collect();
         let until = cluster.reserve(deadline);

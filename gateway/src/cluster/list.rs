@@ -1,13 +1,14 @@
 //! One page of the cluster's clients.
 //!
-//! The plan: if all nodes together have little before the page's end, or there is only one node, one wave brings the
-//! rows. Otherwise a [`Selection`] narrows down which ranks of which node make up the page, wave by wave on one
-//! snapshot of each node, and the last wave fetches those.
+//! The plan: if the page is near the list's beginning, or there is only one node, one wave brings the rows: of each node
+//! its share of the page and some slack ([`share`](crate::page::share)), and once more those of which that was too little. Otherwise a
+//! [`Selection`] narrows down which ranks of which node make up the page, wave by wave on one snapshot of each node, and
+//! the last wave fetches those.
 //!
 //! A page that begins behind a cursor goes the same ways: agents count from the cursor's key.
 //!
-//! Memory: a request holds at most [`ONE_WAVE_ROWS`] rows in all by the first way (a node alone: the page), whatever
-//! the nodes have by now: windows are set by what they had, and where that is too little the second way is taken; and
+//! Memory: a request holds at most `3 * limit + 100 * nodes` rows in all by the first way (a node alone: the page),
+//! whatever the nodes have by now: where a second answer would pass that the second way is taken; and
 //! `limit + 1,000 + 100 * nodes` in all by the second; so of one node never more than [`MAX_WINDOW`] rows, and at
 //! most 256 keys besides.
 //!
@@ -19,20 +20,22 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use rollcall_proto::wire::ListHead;
 use rollcall_proto::{MAX_WINDOW, v1};
 use tokio::time::Instant;
 
+use self::beginning::{beginning_page, one_wave};
 use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
-use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start};
+use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start, raw};
 use crate::page::completeness::FailedNode;
 use crate::page::cursor::Position;
-use crate::page::merge::{merge, own_rows};
+use crate::page::merge;
+use crate::page::rows::{NodeRows, PageRows};
 use crate::page::select::{Selection, Step, Surveyed};
 
-/// Up to this many rows in all it is cheaper to ship them than to ask for their ranks first.
-const ONE_WAVE_ROWS: u64 = 10_000;
+mod beginning;
 
 /// Selections on snapshots before the answer comes from live data.
 const SNAPSHOT_TRIES: u32 = 2;
@@ -47,12 +50,12 @@ struct Rows {
     count: u64,
     /// The rank of the first row from where the list begins.
     first: u64,
-    rows: Vec<v1::Client>,
+    rows: NodeRows,
 }
 
 /// A page over the nodes that answered.
 struct Page {
-    rows: Vec<v1::Client>,
+    rows: PageRows,
     count: u64,
     /// Those of them from where the list begins.
     ahead: u64,
@@ -78,17 +81,18 @@ pub(super) async fn list(
     let total = nodes.len();
     let mut failed: Vec<FailedNode> = Vec::new();
     let mut tries = 0;
-    let mut counts_are_old = false;
+    let mut shares_fail = false;
     let task = Task { cluster, query, deadline };
     let place = Place::of(task, &nodes).await?;
     loop {
-        let attempt = match one_wave(query, place.offset, &nodes).filter(|_| !counts_are_old) {
-            Some(windows) => match one_wave_page(task, &place, windows, &nodes).await {
-                Some(page) => Ok(page),
-                None => {
-                    counts_are_old = true;
+        let attempt = match one_wave(query, place.offset, &nodes).filter(|_| !shares_fail) {
+            Some(windows) => match beginning_page(task, &place, windows, &nodes).await {
+                Ok(Some(page)) => Ok(page),
+                Ok(None) => {
+                    shares_fail = true;
                     continue;
                 }
+                Err(restart) => Err(restart),
             },
             None => {
                 tries += 1;
@@ -103,13 +107,13 @@ pub(super) async fn list(
                 let Page { rows, count, ahead, consistent, .. } = page;
                 let shown = place.offset.saturating_add(rows.len() as u64);
                 let last = rows.last().filter(|_| shown < ahead);
-                let next = last.map(|row| query.order.key(&row.as_client_ref()).into());
+                let next = last.map(|row| query.order.key(&row.client).into());
                 return Ok(ListAnswer { rows, count, next, consistent, completeness });
             }
             Ok(page) => page.failures,
             Err(Restart::SnapshotGone) => continue,
             Err(Restart::Without(failures)) => {
-                tries -= 1; // not the snapshots' fault
+                tries = tries.saturating_sub(1); // not the snapshots' fault
                 failures
             }
         };
@@ -166,55 +170,9 @@ async fn whole_key(
     if !failures.is_empty() {
         return Err(ClusterError::NobodyAnswered { failed: fanout::failed_nodes(&failures) });
     }
-    let rows = row_lists(answers).into_iter().flatten();
-    let row = rows.into_iter().find(|row| row.session == beginning.session);
-    row.map(|row| task.query.order.key(&row.as_client_ref()).into()).ok_or(ClusterError::CursorLost)
-}
-
-/// The windows to ask the nodes for, if one wave will do: no more than [`ONE_WAVE_ROWS`] rows in all.
-fn one_wave(query: &ListQuery, offset: u64, nodes: &[Arc<Node>]) -> Option<Vec<Range<u64>>> {
-    if query.limit == 0 {
-        return Some(vec![0..0; nodes.len()]);
-    }
-    let end = offset.saturating_add(query.limit.into());
-    if nodes.len() == 1 {
-        return Some(vec![offset..end; 1]);
-    }
-    // By the count of the last probe, with room for clients that came since.
-    let expected = |node: &Arc<Node>| node.last_count().map_or(u64::MAX, |count| count + count / 4 + 100);
-    let windows: Vec<_> = nodes.iter().map(|node| 0..end.min(expected(node))).collect();
-    let rows = windows.iter().map(|window| window.end).fold(0, u64::saturating_add);
-    (rows <= ONE_WAVE_ROWS).then_some(windows)
-}
-
-/// The page, or `None` if a node has so many more clients than expected that its window may have cut off some of the
-/// page's.
-async fn one_wave_page(
-    task: Task<'_>,
-    place: &Place,
-    windows: Vec<Range<u64>>,
-    nodes: &[Arc<Node>],
-) -> Option<Page> {
-    let wanted = place.offset.saturating_add(task.query.limit.into());
-    // A window starts late only where one node was asked, and counting asks for no rows.
-    let start = windows.first().map_or(0, |window| window.start);
-    let asked: Vec<_> =
-        nodes.iter().zip(&windows).map(|(node, window)| (Arc::clone(node), LIVE, window.clone())).collect();
-    let until = task.cluster.reserve(task.deadline);
-    let (answers, failures) = fetch(task, place.after.as_ref(), asked, true, until).await;
-    let is_cut = |answer: &Answer<Rows>| {
-        let window = nodes.iter().position(|node| Arc::ptr_eq(node, &answer.node)).map(|at| windows[at].end);
-        let ahead = answer.body.count.saturating_sub(answer.body.first);
-        window.is_some_and(|end| end < wanted.min(ahead))
-    };
-    if task.query.limit > 0 && answers.iter().any(is_cut) {
-        return None;
-    }
-    let count = answers.iter().map(|answer| answer.body.count).fold(0, u64::saturating_add);
-    let behind = answers.iter().map(|answer| answer.body.first).fold(0, u64::saturating_add);
-    let skip = usize::try_from(place.offset.saturating_sub(start)).unwrap_or(usize::MAX);
-    let rows = merge(task.query.order, row_lists(answers), skip, task.query.limit as usize);
-    Some(Page { rows, count, ahead: count.saturating_sub(behind), consistent: true, failures })
+    let nodes = row_lists(answers);
+    let row = nodes.iter().flat_map(NodeRows::iter).find(|row| row.client.session == beginning.session);
+    row.map(|row| task.query.order.key(&row.client).into()).ok_or(ClusterError::CursorLost)
 }
 
 async fn selected_page(
@@ -255,7 +213,7 @@ async fn selected_page(
                 let (answers, failures) = fetch(task, None, asked, true, until).await;
                 refuse(failures, live)?;
                 let window = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX);
-                let rows = merge(query.order, row_lists(answers), window(skip), window(take));
+                let rows = merge::merge(query.order, row_lists(answers), window(skip), window(take));
                 let (count, ahead) = (selection.total(), selection.total_ahead());
                 return Ok(Page { rows, count, ahead, consistent: !live, failures: Vec::new() });
             }
@@ -372,24 +330,23 @@ async fn receive(
     until: Instant,
 ) -> Result<(String, Rows), CallError> {
     let limit = message.limit as usize;
-    let mut chunks = node.client().list(call::request(message, until)).await?.into_inner();
+    let mut chunks = raw::list(node.channel(), call::request(message, until)).await?;
+    let mut rows = NodeRows::default();
+    let mut read =
+        |chunk: &[u8]| rows.read(chunk, limit).map_err(|error| CallError::protocol(error.to_string()));
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
-    let name = node.identified(head.identity, &query.scope)?.name;
-    let (count, first, mut rows) = (head.count, head.first, head.clients);
-    while rows.len() <= limit {
-        let Some(chunk) = chunks.message().await? else { break };
-        rows.extend(chunk.clients);
+    let ListHead { identity, count, first } = read(&head)?;
+    let name = node.identified(identity, &query.scope)?.name;
+    while let Some(chunk) = chunks.message().await? {
+        read(&chunk)?;
     }
-    if rows.len() > limit {
-        return Err(CallError::protocol(format!("more than the {limit} rows asked for")));
-    }
-    own_rows(query.order, &name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
+    rows.belong_to(&name, query.order).map_err(|error| CallError::protocol(error.to_string()))?;
     if first > count {
         return Err(CallError::protocol("a list that begins behind its end"));
     }
     Ok((name, Rows { count, first, rows }))
 }
 
-fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<Vec<v1::Client>> {
+fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<NodeRows> {
     answers.into_iter().map(|answer| answer.body.rows).collect()
 }

@@ -13,6 +13,7 @@ use self::node::Node;
 use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
+use crate::page::rows::PageRows;
 
 mod call;
 mod counts;
@@ -22,6 +23,7 @@ mod get;
 mod kick;
 mod list;
 mod node;
+mod raw;
 
 pub use self::export::{Export, ExportQuery};
 pub use self::node::InvalidNode;
@@ -64,7 +66,7 @@ pub enum Start {
 #[derive(Clone, Debug)]
 pub struct ListAnswer {
     /// Strictly increasing in the query's order; `node` is set in every row.
-    pub rows: Vec<v1::Client>,
+    pub rows: PageRows,
     /// Clients that match on the nodes that answered, exactly.
     pub count: u64,
     /// The last row's key, if more rows follow it.
@@ -103,7 +105,7 @@ pub struct CountAnswer {
 #[derive(Clone, Debug)]
 pub struct GetAnswer {
     /// One row a session, in default order; `node` is set.
-    pub rows: Vec<v1::Client>,
+    pub rows: PageRows,
     /// Which nodes answered. If no row was found and a node is missing, [`ClusterError::NotFoundIncomplete`] is given instead.
     pub completeness: Completeness,
 }

@@ -12,6 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::call::{self, CallError};
 use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
+use crate::page::share::Expected;
 
 /// Settings that no channel can be made from.
 #[derive(Debug, Error)]
@@ -46,7 +47,7 @@ const MAX_NAME: usize = 128;
 pub(super) struct Node {
     /// host:port of the agent.
     pub address: String,
-    client: NodeClient<Channel>,
+    channel: Channel,
     endpoint: Endpoint,
     seen: Mutex<Seen>,
 }
@@ -94,7 +95,7 @@ impl Node {
         }
         Ok(Self {
             address: address.to_owned(),
-            client: stub(endpoint.connect_lazy()),
+            channel: endpoint.connect_lazy(),
             endpoint,
             seen: Mutex::new(Seen {
                 name: None,
@@ -108,7 +109,12 @@ impl Node {
 
     /// The node's stub; clones share the channel.
     pub(super) fn client(&self) -> NodeClient<Channel> {
-        self.client.clone()
+        stub(self.channel())
+    }
+
+    /// The node's one channel; clones share it.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
     }
 
     /// A stub with a connection of its own, for a call that is read slowly: what it leaves unread would take up the
@@ -140,9 +146,13 @@ impl Node {
         FailedNode { node: self.label(), reason }
     }
 
-    /// How many clients it said it has; `None` before it said so.
-    pub(super) fn last_count(&self) -> Option<u64> {
-        self.seen().description.as_ref().map(|description| description.clients)
+    /// What a list can expect of it.
+    pub(super) fn expected(&self) -> Expected {
+        let seen = self.seen();
+        Expected {
+            count: seen.description.as_ref().map(|description| description.clients),
+            answers: seen.state != NodeState::Unavailable,
+        }
     }
 
     pub(super) fn view(&self) -> NodeView {

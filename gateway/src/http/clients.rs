@@ -29,7 +29,7 @@ pub(super) async fn list(
         return Err(ApiError::Partial(answer.completeness));
     }
     let body = envelope::list(&answer, &request.query, request.fields);
-    Ok(noted(envelope::json(StatusCode::OK, &body), &answer.completeness))
+    Ok(noted(envelope::written(StatusCode::OK, body), &answer.completeness))
 }
 
 /// Every session under a client id.
@@ -42,7 +42,7 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     let fields = query::get(query)?;
     let answer = cluster.get(clientid, &scope(node), deadline).await?;
-    Ok(noted(envelope::json(StatusCode::OK, &envelope::get(&answer, fields)), &answer.completeness))
+    Ok(noted(envelope::written(StatusCode::OK, envelope::get(&answer, fields)), &answer.completeness))
 }
 
 /// The nodes to look at: the one of the path, or all.

@@ -81,7 +81,7 @@ mod tests {
         let fields = Fields::parse(fields).unwrap();
         let mut out = Vec::new();
         header(fields, &mut out);
-        row(Row { client, fields }, &mut out);
+        row(Row::of(client, fields), &mut out);
         String::from_utf8(out).unwrap()
     }
 

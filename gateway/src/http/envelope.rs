@@ -1,17 +1,22 @@
 //! The JSON bodies around rows: `code`, `meta`, `data`; and errors.
 
-use axum::body::Body;
 use axum::response::Response;
 use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use rollcall_proto::v1::Client;
 use serde::{Serialize, Serializer};
 
 use super::query::cursor_behind;
-use super::row::{Fields, Row};
+use super::row::{self, Fields, Row};
 use crate::cluster::{CountAnswer, GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
 use crate::page::completeness::{Completeness, FailedNode};
 use crate::page::groups::{Group, GroupBy, Value};
+use crate::page::rows::PageRows;
+
+/// About how many bytes stand round the rows of an answer.
+const META_BYTES: usize = 512;
+
+/// A JSON body, or why it could not be written.
+pub(super) type Body = Result<Vec<u8>, serde_json::Error>;
 
 /// A successful answer. `Meta` before `Data`, so that a reader of a long page sees first how complete it is.
 #[derive(Serialize)]
@@ -29,11 +34,7 @@ impl<M, D> Answer<M, D> {
 }
 
 /// A page of a list.
-pub(super) fn list<'a>(
-    answer: &'a ListAnswer,
-    query: &ListQuery,
-    fields: Fields,
-) -> impl Serialize + use<'a> {
+pub(super) fn list(answer: &ListAnswer, query: &ListQuery, fields: Fields) -> Body {
     let meta = ListMeta {
         page: match query.start {
             Start::Page(page) => Some(page),
@@ -46,12 +47,29 @@ pub(super) fn list<'a>(
         consistent: answer.consistent,
         nodes: Nodes::whole(&answer.completeness),
     };
-    Answer::new(meta, Rows { clients: &answer.rows, fields })
+    with_rows(&meta, &answer.rows, fields)
 }
 
 /// Every session of a client.
-pub(super) fn get(answer: &GetAnswer, fields: Fields) -> impl Serialize {
-    Answer::new(NodesMeta::of(&answer.completeness), Rows { clients: &answer.rows, fields })
+pub(super) fn get(answer: &GetAnswer, fields: Fields) -> Body {
+    with_rows(&NodesMeta::of(&answer.completeness), &answer.rows, fields)
+}
+
+/// An answer whose data is rows.
+fn with_rows(meta: &impl Serialize, rows: &PageRows, fields: Fields) -> Body {
+    let mut body = Vec::with_capacity(META_BYTES + rows.len() * fields.row_bytes());
+    let nothing: [(); 0] = [];
+    serde_json::to_writer(&mut body, &Answer::new(meta, nothing))?;
+    // Back to before the "]}" of no rows.
+    body.truncate(body.len() - 2);
+    for (at, row) in rows.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        row::json::write(&Row { row, fields }, &mut body);
+    }
+    body.extend_from_slice(b"]}");
+    Ok(body)
 }
 
 /// A count and its groups.
@@ -179,17 +197,6 @@ fn failed_nodes<S: Serializer>(failed: &[FailedNode], serializer: S) -> Result<S
         .collect_seq(failed.iter().map(|node| Failed { node: &node.node, reason: node.reason.as_str() }))
 }
 
-struct Rows<'a> {
-    clients: &'a [Client],
-    fields: Fields,
-}
-
-impl Serialize for Rows<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.clients.iter().map(|client| Row { client, fields: self.fields }))
-    }
-}
-
 /// A code of the API's error bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -253,7 +260,12 @@ impl<'a> ErrorBody<'a> {
 
 /// A response with a JSON body.
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
-    let (status, body) = match serde_json::to_vec(body) {
+    written(status, serde_json::to_vec(body))
+}
+
+/// A response with a body that is written.
+pub(super) fn written(status: StatusCode, body: Body) -> Response {
+    let (status, body) = match body {
         Ok(body) => (status, body),
         Err(error) => {
             // Nothing we write can fail to be JSON: keys are text and writing to memory cannot fail.
@@ -261,7 +273,7 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
             (StatusCode::INTERNAL_SERVER_ERROR, br#"{"code":102,"message":"internal error"}"#.to_vec())
         }
     };
-    let mut response = Response::new(Body::from(body));
+    let mut response = Response::new(axum::body::Body::from(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -269,13 +281,16 @@ pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use rollcall_proto::v1::{Filter, Key};
-    use rollcall_proto::{Order, Reason};
+    use rollcall_proto::v1::{Filter, Key, Statistics};
+    use rollcall_proto::wire::WireRow;
+    use rollcall_proto::{ClientRef, Order, Reason};
 
     use super::*;
     use crate::cluster::Scope;
     use crate::page::cursor::Position;
     use crate::page::groups::Top;
+    use crate::page::merge::merge;
+    use crate::page::rows::NodeRows;
 
     fn completeness() -> Completeness {
         let failed = vec![FailedNode { node: "b@h".into(), reason: Reason::Timeout }];
@@ -296,13 +311,26 @@ mod tests {
         serde_json::to_string(body).unwrap()
     }
 
+    fn page_of(node: &str, clientids: &[&str]) -> PageRows {
+        let mut rows = NodeRows::default();
+        for clientid in clientids {
+            let client = ClientRef { clientid, ..ClientRef::default() };
+            rows.push(&WireRow { client, statistics: Statistics::default() }).unwrap();
+        }
+        rows.belong_to(node, Order::default()).unwrap();
+        merge(Order::default(), vec![rows], 0, usize::MAX)
+    }
+
+    fn written(body: Body) -> String {
+        String::from_utf8(body.unwrap()).unwrap()
+    }
+
     #[test]
     fn the_three_bodies() {
         let fields = Fields::parse("clientid,node").unwrap();
-        let row = Client { node: "a@h".into(), clientid: "c".into(), ..Client::default() };
-        let next = Some(Order::default().key(&row.as_client_ref()).into());
+        let next = page_of("a@h", &["c"]).last().map(|row| Order::default().key(&row.client).into());
         let page = ListAnswer {
-            rows: vec![row.clone()],
+            rows: page_of("a@h", &["c", "d"]),
             count: 11,
             next,
             consistent: true,
@@ -310,12 +338,12 @@ mod tests {
         };
         let query = query();
         insta::assert_snapshot!(
-            text(&list(&page, &query, fields)),
-            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tAAAIIgFjKgNhQGg","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
+            written(list(&page, &query, fields)),
+            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tAAAIIgFjKgNhQGg","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"},{"node":"a@h","clientid":"d"}]}"#
         );
-        let found = GetAnswer { rows: vec![row], completeness: completeness() };
+        let found = GetAnswer { rows: page_of("a@h", &["c"]), completeness: completeness() };
         insta::assert_snapshot!(
-            text(&get(&found, fields)),
+            written(get(&found, fields)),
             @r#"{"code":0,"meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"}]}"#
         );
         let kicked = KickAnswer { kicked_on: vec!["a@h".into()], completeness: completeness() };
@@ -356,14 +384,14 @@ mod tests {
         let key = Key { clientid: "c".into(), node: "a@h".into(), ..Key::default() };
         let query = ListQuery { start: Start::Cursor(Position::After(key)), ..query() };
         let page = ListAnswer {
-            rows: vec![],
+            rows: PageRows::default(),
             count: 11,
             next: None,
             consistent: true,
             completeness: Completeness { total: 1, answered: 1, failed: vec![] },
         };
         insta::assert_snapshot!(
-            text(&list(&page, &query, Fields::ALL)),
+            written(list(&page, &query, Fields::ALL)),
             @r#"{"code":0,"meta":{"limit":10,"hasnext":false,"cursor":"","count":11,"consistent":true,"nodes":{"total":1,"answered":1,"failed":[]}},"data":[]}"#
         );
     }

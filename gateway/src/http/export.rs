@@ -33,7 +33,7 @@ use super::error::ApiError;
 use super::limits::Limits;
 use super::observe::{Answered, RequestId};
 use super::query::{self, BadParameter, ExportRequest, Format};
-use super::row::{Fields, Row};
+use super::row::{Fields, Row, json};
 use crate::cluster::{Cluster, ClusterError, Export};
 use crate::page::completeness::Completeness;
 
@@ -158,9 +158,12 @@ impl Writer {
             csv::header(self.fields, &mut self.raw);
         }
         while let Some(client) = export.next().await {
-            let row = Row { client: &client, fields: self.fields };
+            let row = Row::of(&client, self.fields);
             match self.format {
-                Format::Ndjson => self.json_line(&row),
+                Format::Ndjson => {
+                    json::write(&row, &mut self.raw);
+                    self.raw.push(b'\n');
+                }
                 Format::Csv => csv::row(row, &mut self.raw),
             }
             self.log.rows += 1;

@@ -1,18 +1,17 @@
 //! One client as a JSON object: exactly the 37 keys of the Clients API, in one order.
 //!
-//! Rows are written straight from the wire message: a page of 10,000 rows through `serde_json::Value` would cost
-//! several times as much. A figure that the broker cannot tell is `null`, never an invented 0. `username` and
+//! [`json`] writes them; this says what stands under which key, for CSV and for the tests of that. A figure that the broker cannot tell is `null`, never an invented 0. `username` and
 //! `mountpoint` are the text "undefined" where there is none, as EMQX writes it; `disconnected_at` is there only
 //! while the client is disconnected.
 
 use std::net::IpAddr;
 
-use rollcall_proto::address;
 use rollcall_proto::v1::{Client, ConnState, Statistics};
-use serde::ser::SerializeMap;
-use serde::{Serialize, Serializer};
 
 use super::time::Millis;
+use crate::page::rows::RowRef;
+
+pub(super) mod json;
 
 /// The keys of a row, in the order they are written: identity, then statistics.
 pub(crate) const KEYS: [&str; 37] = [
@@ -90,6 +89,11 @@ impl Fields {
         self.names().any(|key| KEYS[STATISTICS_FROM..].contains(&key))
     }
 
+    /// About how many bytes of JSON a row with them takes.
+    pub(super) fn row_bytes(self) -> usize {
+        json::ROW_BYTES * self.0.count_ones() as usize / KEYS.len()
+    }
+
     fn has(self, at: usize) -> bool {
         self.0 >> at & 1 == 1
     }
@@ -98,8 +102,38 @@ impl Fields {
 /// A client, to be written as a row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<'a> {
-    pub(crate) client: &'a Client,
+    pub(crate) row: RowRef<'a>,
     pub(crate) fields: Fields,
+}
+
+impl<'a> Row<'a> {
+    /// The row of a message.
+    pub(crate) fn of(client: &'a Client, fields: Fields) -> Self {
+        static UNKNOWN: Statistics = Statistics {
+            subscriptions_cnt: None,
+            max_subscriptions: None,
+            inflight: None,
+            max_inflight: None,
+            mqueue_len: None,
+            max_mqueue: None,
+            mqueue_dropped: None,
+            awaiting_rel: None,
+            max_awaiting_rel: None,
+            recv_oct: None,
+            recv_cnt: None,
+            recv_pkt: None,
+            recv_msg: None,
+            send_oct: None,
+            send_cnt: None,
+            send_pkt: None,
+            send_msg: None,
+            mailbox_len: None,
+            heap_size: None,
+            reductions: None,
+        };
+        let statistics = client.statistics.as_ref().unwrap_or(&UNKNOWN);
+        Self { row: RowRef { client: client.as_client_ref(), statistics }, fields }
+    }
 }
 
 /// What stands under a key.
@@ -158,29 +192,14 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     }
 }
 
-impl Serialize for Value<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Absent | Self::Null => serializer.serialize_none(),
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::Number(number) => serializer.serialize_u64(*number),
-            Self::Flag(flag) => serializer.serialize_bool(*flag),
-            Self::Address(address) => address.serialize(serializer),
-            Self::Time(time) => time.serialize(serializer),
-        }
-    }
-}
-
 impl Row<'_> {
     /// Gives each key that was asked for and what stands under it, in the order of [`KEYS`].
     pub(super) fn each<E>(
         &self,
         mut take: impl FnMut(&'static str, Value<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let client = self.client;
-        let state = client.conn_state();
-        let unknown = Statistics::default();
-        let figures = client.statistics.as_ref().unwrap_or(&unknown);
+        let RowRef { client, statistics: figures } = self.row;
+        let state = client.conn_state;
         let mut at = 0;
         let mut put = |key: &'static str, value: Value<'_>| {
             debug_assert_eq!(KEYS[at], key);
@@ -188,16 +207,16 @@ impl Row<'_> {
             at += 1;
             if is_wanted { take(key, value) } else { Ok(()) }
         };
-        put("node", client.node.as_str().into())?;
-        put("clientid", client.clientid.as_str().into())?;
-        put("username", client.username.as_deref().unwrap_or(UNDEFINED).into())?;
-        put("proto_name", client.proto_name.as_deref().into())?;
+        put("node", client.node.into())?;
+        put("clientid", client.clientid.into())?;
+        put("username", client.username.unwrap_or(UNDEFINED).into())?;
+        put("proto_name", client.proto_name.into())?;
         put("proto_ver", client.proto_ver.into())?;
-        put("ip_address", address::from_wire(&client.ip_address).into())?;
+        put("ip_address", client.ip_address.into())?;
         put("port", client.port.into())?;
         put("is_bridge", client.is_bridge.into())?;
-        put("zone", client.zone.as_deref().into())?;
-        put("mountpoint", client.mountpoint.as_deref().unwrap_or(UNDEFINED).into())?;
+        put("zone", client.zone.into())?;
+        put("mountpoint", client.mountpoint.unwrap_or(UNDEFINED).into())?;
         put("keepalive", client.keepalive.into())?;
         put("clean_start", client.clean_start.into())?;
         put("expiry_interval", client.expiry_interval.into())?;
@@ -236,22 +255,39 @@ impl Row<'_> {
     }
 }
 
-impl Serialize for Row<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        self.each(|key, value| match value {
-            Value::Absent => Ok(()),
-            value => map.serialize_entry(key, &value),
-        })?;
-        map.end()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use serde::ser::SerializeMap;
+    use serde::{Serialize, Serializer};
+
     use super::*;
+
+    /// What [`json`] must write, by way of serde.
+    impl Serialize for Value<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            match self {
+                Self::Absent | Self::Null => serializer.serialize_none(),
+                Self::Text(text) => serializer.serialize_str(text),
+                Self::Number(number) => serializer.serialize_u64(*number),
+                Self::Flag(flag) => serializer.serialize_bool(*flag),
+                Self::Address(address) => address.serialize(serializer),
+                Self::Time(time) => time.serialize(serializer),
+            }
+        }
+    }
+
+    impl Serialize for Row<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let mut map = serializer.serialize_map(None)?;
+            self.each(|key, value| match value {
+                Value::Absent => Ok(()),
+                value => map.serialize_entry(key, &value),
+            })?;
+            map.end()
+        }
+    }
 
     fn whole() -> Client {
         let figures = |n| Some(n);
@@ -300,7 +336,7 @@ mod tests {
     }
 
     fn written(client: &Client, fields: Fields) -> String {
-        serde_json::to_string_pretty(&Row { client, fields }).unwrap()
+        serde_json::to_string_pretty(&Row::of(client, fields)).unwrap()
     }
 
     #[test]
@@ -329,7 +365,7 @@ mod tests {
     #[test]
     fn chosen_fields_come_in_the_rows_order() {
         let fields = Fields::parse("recv_oct,clientid,clientid,disconnected_at").unwrap();
-        let row = serde_json::to_string(&Row { client: &whole(), fields }).unwrap();
+        let row = serde_json::to_string(&Row::of(&whole(), fields)).unwrap();
         assert_eq!(
             row,
             r#"{"clientid":"sp ace/\"ü\"","disconnected_at":"2021-03-18 02:15:58","recv_oct":10}"#

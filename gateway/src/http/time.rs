@@ -24,6 +24,17 @@ impl Serialize for Millis {
     }
 }
 
+impl Millis {
+    /// Writes the text.
+    pub(super) fn write(self, out: &mut Vec<u8>) {
+        let civil = Civil::new(self.0);
+        match civil.short() {
+            Some(text) => out.extend_from_slice(&text),
+            None => out.extend_from_slice(civil.to_string().as_bytes()),
+        }
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let civil = Civil::new(self.0);
@@ -36,11 +47,11 @@ impl fmt::Display for Millis {
 
 struct Civil {
     year: i64,
-    month: i64,
-    day: i64,
-    hour: i64,
-    minute: i64,
-    second: i64,
+    month: u32,
+    day: u32,
+    hour: u32,
+    minute: u32,
+    second: u32,
 }
 
 impl Civil {
@@ -49,30 +60,30 @@ impl Civil {
         let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
         // Days are counted from 0000-03-01, in eras of 400 years, so that the leap day ends its year.
         let days = days + 719_468;
-        let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+        let era = days.div_euclid(146_097);
+        // What is left are small numbers, which divide in half the time.
+        let (day_of_era, second_of_day) = (days.rem_euclid(146_097) as u32, second_of_day as u32);
         let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let month_from_march = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
         let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let year = i64::from(year_of_era) + era * 400 + i64::from(month <= 2);
         let (hour, minute, second) = (second_of_day / 3600, second_of_day / 60 % 60, second_of_day % 60);
         Self { year, month, day, hour, minute, second }
     }
 
     /// The text of a time in a year of four digits.
     fn short(&self) -> Option<[u8; 19]> {
-        if !(0..=9999).contains(&self.year) {
-            return None;
-        }
+        let year = u32::try_from(self.year).ok().filter(|year| *year <= 9999)?;
         let mut text = *b"0000-00-00 00:00:00";
-        let mut put = |at: usize, number: i64| {
+        let mut put = |at: usize, number: u32| {
             // Two digits at a time, each below 100.
             text[at] += (number / 10) as u8;
             text[at + 1] += (number % 10) as u8;
         };
-        put(0, self.year / 100);
-        put(2, self.year % 100);
+        put(0, year / 100);
+        put(2, year % 100);
         put(5, self.month);
         put(8, self.day);
         put(11, self.hour);

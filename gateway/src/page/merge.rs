@@ -7,6 +7,8 @@ use rollcall_proto::Order;
 use rollcall_proto::v1::Client;
 use thiserror::Error;
 
+use super::rows::{At, NodeRows, PageRows};
+
 /// Rows that a node must not send.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum InvalidRows {
@@ -50,20 +52,34 @@ pub fn own_rows(order: Order, node: &str, rows: &mut [Client]) -> Result<(), Inv
 /// The standard library's stable sort finds the sorted runs it is given and merges them, in O(rows * log nodes)
 /// comparisons; a loser tree of our own would do the same.
 #[must_use]
-pub fn merge(order: Order, nodes: Vec<Vec<Client>>, skip: usize, take: usize) -> Vec<Client> {
-    let mut rows: Vec<Option<Client>> = nodes.into_iter().flatten().map(Some).collect();
-    let page: Vec<usize> = {
-        let views: Vec<_> = rows.iter().flatten().map(Client::as_client_ref).collect();
-        let mut keys: Vec<_> = views.iter().map(|view| order.key(view)).enumerate().collect();
-        keys.sort_by(|(_, a), (_, b)| order.compare(a, b));
-        keys.into_iter().skip(skip).take(take).map(|(index, _)| index).collect()
-    };
-    page.into_iter().filter_map(|index| rows[index].take()).collect()
+pub fn merge(order: Order, nodes: Vec<NodeRows>, skip: usize, take: usize) -> PageRows {
+    let merged = in_order(order, nodes.iter());
+    window(nodes, merged, skip, take)
+}
+
+/// Where all rows of these nodes, which are numbered as they come, stand in order.
+#[must_use]
+pub fn in_order<'a>(order: Order, nodes: impl Iterator<Item = &'a NodeRows> + Clone) -> Vec<At> {
+    let mut keys = Vec::with_capacity(nodes.clone().map(NodeRows::len).sum());
+    for (node, rows) in (0..).zip(nodes) {
+        keys.extend((0..).zip(0..rows.len()).map(|(row, at)| (rows.key(order, at), At { node, row })));
+    }
+    keys.sort_by(|(a, _), (b, _)| order.compare(a, b));
+    keys.into_iter().map(|(_, at)| at).collect()
+}
+
+/// The rows of a window of the merged list.
+#[must_use]
+pub fn window(nodes: Vec<NodeRows>, mut merged: Vec<At>, skip: usize, take: usize) -> PageRows {
+    merged.truncate(skip.saturating_add(take));
+    merged.drain(..skip.min(merged.len()));
+    PageRows::new(nodes, merged)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use rollcall_proto::wire::WireRow;
 
     use super::*;
 
@@ -71,8 +87,18 @@ mod tests {
         Client { node: node.into(), clientid: clientid.into(), session, ..Client::default() }
     }
 
-    fn ids(rows: &[Client]) -> Vec<String> {
-        rows.iter().map(|row| format!("{}@{}", row.clientid, row.node)).collect()
+    fn rows_of(order: Order, node: &str, clients: &[Client]) -> NodeRows {
+        let mut rows = NodeRows::default();
+        for client in clients {
+            let statistics = client.statistics.unwrap_or_default();
+            rows.push(&WireRow { client: client.as_client_ref(), statistics }).unwrap();
+        }
+        rows.belong_to(node, order).unwrap();
+        rows
+    }
+
+    fn ids(rows: &PageRows) -> Vec<String> {
+        rows.iter().map(|row| format!("{}@{}", row.client.clientid, row.client.node)).collect()
     }
 
     #[test]
@@ -93,7 +119,10 @@ mod tests {
     fn the_same_client_on_two_nodes_is_two_rows_in_node_order() {
         let page = merge(
             Order::default(),
-            vec![vec![row("n2", "b", 1)], vec![row("n1", "a", 9), row("n1", "b", 5)]],
+            vec![
+                rows_of(Order::default(), "n2", &[row("", "b", 1)]),
+                rows_of(Order::default(), "n1", &[row("", "a", 9), row("n1", "b", 5)]),
+            ],
             0,
             10,
         );
@@ -114,7 +143,8 @@ mod tests {
                 .map(|row| (row.clientid.clone(), row.node.clone())).collect();
             model.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
             let expected: Vec<_> = model.into_iter().skip(skip).take(take).map(|(id, node)| format!("{id}@{node}")).collect();
-            prop_assert_eq!(ids(&merge(order, sorted, skip, take)), expected);
+            let nodes = sorted.iter().enumerate().map(|(node, rows)| rows_of(order, &format!("n{node}"), rows)).collect();
+            prop_assert_eq!(ids(&merge(order, nodes, skip, take)), expected);
         }
     }
 }

@@ -37,6 +37,12 @@ pub(crate) enum Behaviour {
     ForeignRows,
     /// One row more than asked for.
     TooManyRows,
+    /// Refuses every list but the first.
+    OverloadedAgain,
+    /// Answers no list but the first.
+    HangsAgain,
+    /// Is another node from its second list on.
+    RenamedAgain,
     /// Answers without identity.
     Nameless,
     /// Surveys with keys in disorder.
@@ -204,8 +210,13 @@ impl Node for Service {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Result<Response<Self::ListStream>, Status> {
         let node = &self.0;
-        node.calls.lists.fetch_add(1, Ordering::Relaxed);
-        node.misbehave().await?;
+        let is_first = node.calls.lists.fetch_add(1, Ordering::Relaxed) == 0;
+        match node.behaviour {
+            Behaviour::OverloadedAgain if !is_first => return Err(Status::resource_exhausted("busy")),
+            Behaviour::HangsAgain if !is_first => std::future::pending().await,
+            Behaviour::RenamedAgain if !is_first => node.becomes("renamed"),
+            _ => node.misbehave().await?,
+        }
         let request = request.into_inner();
         if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
             return Err(Status::failed_precondition("snapshot is gone"));

@@ -20,6 +20,7 @@ use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 
 mod export;
 mod fake_node;
+mod share;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.
 fn rows(node: usize, count: usize, apart: bool) -> Vec<v1::Client> {
@@ -80,7 +81,7 @@ fn model(nodes: &[Arc<FakeNode>], order: Order) -> Vec<(String, String)> {
 }
 
 fn ids(answer: &ListAnswer) -> Vec<(String, String)> {
-    answer.rows.iter().map(|row| (row.clientid.clone(), row.node.clone())).collect()
+    answer.rows.iter().map(|row| (row.client.clientid.to_owned(), row.client.node.to_owned())).collect()
 }
 
 fn failed(node: &str, reason: Reason) -> FailedNode {
@@ -115,6 +116,15 @@ async fn pages_at_any_depth_equal_the_one_list() {
                 assert_eq!((answer.completeness.total, answer.completeness.answered), (4, 4));
             }
         }
+    }
+}
+
+/// Waits until every node has said how many clients it has.
+async fn until_described(cluster: &Cluster) {
+    let deadline = Instant::now() + DEADLINE;
+    while cluster.nodes().iter().any(|node| node.description.is_none()) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
@@ -344,7 +354,7 @@ async fn not_found_is_said_only_when_every_node_said_so() {
     let cluster = cluster_of(&[good, silent]).await;
     let deadline = || Instant::now() + Duration::from_millis(600);
     let found = cluster.get("c-000001-0", &Scope::All, deadline()).await.unwrap();
-    assert_eq!(found.rows[0].node, "n0");
+    assert_eq!(found.rows.last().unwrap().client.node, "n0");
     assert_eq!(found.completeness.failed, [failed("n1", Reason::Timeout)]);
     let clientid = "c-000001-1".to_owned();
     let unknown = ClusterError::NotFoundIncomplete {
@@ -464,11 +474,7 @@ async fn old_counts_cost_a_wave_and_not_the_bound() {
         *node.described.lock().unwrap() = Some(0);
     }
     let cluster = cluster_of(&nodes).await;
-    let deadline = Instant::now() + DEADLINE;
-    while cluster.nodes().iter().any(|node| node.description.is_none()) {
-        assert!(Instant::now() < deadline);
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    until_described(&cluster).await;
     let expected = model(&nodes, Order::default());
     for (page, limit) in [(1, 10_000), (1, 150), (2, 80)] {
         for node in &nodes {
@@ -479,7 +485,7 @@ async fn old_counts_cost_a_wave_and_not_the_bound() {
         let page_rows: Vec<_> = expected.iter().skip(from).take(limit as usize).cloned().collect();
         assert!(ids(&answer) == page_rows, "page {page} of {limit}");
         let sent: usize = nodes.iter().map(|node| node.calls.rows_sent.load(Relaxed)).sum();
-        assert!(sent <= 300 + limit as usize + 1_300, "{sent} rows for a page of {limit}");
+        assert!(sent <= 300 + 3 * limit as usize, "{sent} rows for a page of {limit}");
     }
 }
 

@@ -4,6 +4,7 @@
 //! find the row of an id, and so that the ids of different nodes interleave in id order. It also holds a hash of the
 //! node's name, which keeps the ids of different nodes apart.
 
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use rollcall_proto::v1::{Client, ConnState, Statistics};
@@ -47,6 +48,17 @@ const UNICODE_NAMES: [&str; 4] = ["müller", "山田", "ольга", "مريم"]
 const IDENTITY: u64 = 1;
 const LIVE: u64 = 2;
 
+/// A text that must be written next: what differs from it is an error. Live figures of a page are asked for by id, and
+/// need no copy of each to compare with.
+struct Expected<'a>(&'a str);
+
+impl fmt::Write for Expected<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
+    }
+}
+
 /// The rows of one node.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rows {
@@ -77,12 +89,24 @@ impl Rows {
         let (rest, _tag) = clientid.rsplit_once('-')?;
         let (_kind, scrambled) = rest.rsplit_once('-')?;
         let row = self.unscramble(u32::from_str_radix(scrambled, 16).ok()?);
-        (row < self.count && self.clientid(row) == clientid).then_some(row)
+        (row < self.count && self.has_clientid(row, clientid)).then_some(row)
     }
 
     pub(super) fn clientid(&self, row: u32) -> String {
+        let mut clientid = String::with_capacity(32);
+        // Writing to memory cannot fail.
+        let _ = self.write_clientid(row, &mut clientid);
+        clientid
+    }
+
+    fn has_clientid(&self, row: u32, clientid: &str) -> bool {
+        let mut expected = Expected(clientid);
+        self.write_clientid(row, &mut expected).is_ok() && expected.0.is_empty()
+    }
+
+    fn write_clientid(&self, row: u32, to: &mut impl fmt::Write) -> fmt::Result {
         let kind = KINDS[Draws::new(self.key, row, 0).weighted(&KIND_WEIGHTS)];
-        format!("{kind}-{:08x}-{:08x}", self.scramble(row), self.tag)
+        write!(to, "{kind}-{:08x}-{:08x}", self.scramble(row), self.tag)
     }
 
     /// Identity of a row; neither node nor statistics are set.
