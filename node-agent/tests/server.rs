@@ -65,7 +65,7 @@ struct Running {
 }
 
 async fn serve(broker: Arc<dyn Broker>, max_calls: u32) -> Running {
-    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0 });
+    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0, churn: 0 });
     config.max_calls = max_calls.try_into().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
