@@ -17,9 +17,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rollcall_proto::v1::{Client, Statistics};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use self::churn::Churn;
+use self::churn::{Churn, Debt};
 use self::rows::Rows;
 use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
 
@@ -32,7 +32,8 @@ pub const MAX_CHURN: u32 = 1_000_000;
 
 /// Between two batches of reconnects.
 const TICK: Duration = Duration::from_millis(10);
-const TICKS_PER_SECOND: u32 = 100;
+/// How late reconnects may be before they are left out.
+const LATE: Duration = Duration::from_millis(100);
 
 /// The made-up broker.
 #[derive(Debug)]
@@ -71,8 +72,8 @@ impl SyntheticBroker {
         Self { info, rows, churn: Churn::new(rows, 0), state: Mutex::default() }
     }
 
-    /// So many reconnects a second, at most [`MAX_CHURN`], as long as the agent keeps up: what it does not take in
-    /// time is left out, not made up for. A reconnect gives a client another port and `connected_at`, and one that
+    /// So many reconnects a second, at most [`MAX_CHURN`], as long as the agent keeps up: what it has not taken a tenth
+    /// of a second later is left out, not made up for. A reconnect gives a client another port and `connected_at`, and one that
     /// starts clean another session as well, so that it is an end and a beginning. Which client, which port and which
     /// time, number and order of the reconnects say, not the clock: reconnect `n` is `n / rate` seconds after the
     /// moment of the rows.
@@ -141,8 +142,8 @@ impl Broker for SyntheticBroker {
         }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        // Of a reconnect, in hundredths.
-        let mut due = 0;
+        let mut debt = Debt::new(churn.rate());
+        let mut last = Instant::now();
         loop {
             tokio::select! {
                 () = changes.closed() => return Ok(()),
@@ -154,8 +155,8 @@ impl Broker for SyntheticBroker {
                     }
                 }
                 _ = tick.tick(), if churn.rate() > 0 => {
-                    due += churn.rate();
-                    for _ in 0..due / TICKS_PER_SECOND {
+                    let now = Instant::now();
+                    for _ in 0..debt.due(now - std::mem::replace(&mut last, now)) {
                         let Some(news) = self.reconnect(stream) else { return Ok(()) };
                         for change in news {
                             if changes.send(change).await.is_err() {
@@ -163,7 +164,6 @@ impl Broker for SyntheticBroker {
                             }
                         }
                     }
-                    due %= TICKS_PER_SECOND;
                 }
             }
         }
@@ -252,7 +252,7 @@ mod tests {
         let broker = Arc::new(SyntheticBroker::new(300, 1, "a@127.0.0.1").with_churn(150));
         let (clients, mut changes) = first(&broker).await;
         let mut known: HashMap<u64, Client> = clients.into_iter().map(|row| (row.session, row)).collect();
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let mut reconnects = 0;
         while reconnects < 450 {
             reconnects += take(&mut known, changes.recv().await.unwrap());

@@ -5,9 +5,14 @@
 //! be remembered. The clock of the changes begins where the rows' picture ends ([`MOMENT_MS`]) and moves on by the rate,
 //! not by real time: the latest `connected_at` tells how many changes have arrived.
 
+use std::time::Duration;
+
 use rollcall_proto::v1::{Client, ConnState};
 
+use super::LATE;
 use super::rows::{MOMENT_MS, Rows, mix};
+
+const MILLION: u64 = 1_000_000;
 
 /// The reconnects of one node.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +100,31 @@ impl Churn {
     }
 }
 
+/// Reconnects that are due as time passes.
+#[derive(Debug)]
+pub(super) struct Debt {
+    rate: u64,
+    /// In millionths of a reconnect.
+    owed: u64,
+}
+
+impl Debt {
+    /// Nothing is due yet.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate: rate.into(), owed: 0 }
+    }
+
+    /// How many are due after so much more time. More than those of [`LATE`], and more than one, are left out.
+    pub(super) fn due(&mut self, passed: Duration) -> u64 {
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let most = (self.rate * micros(LATE)).max(MILLION);
+        self.owed = self.owed.saturating_add(self.rate.saturating_mul(micros(passed))).min(most);
+        let due = self.owed / MILLION;
+        self.owed %= MILLION;
+        due
+    }
+}
+
 /// What a number has to be multiplied with to leave 1, if it shares no divisor with the modulus.
 fn inverse(number: u64, modulus: u64) -> Option<u64> {
     let modulus = i128::from(modulus);
@@ -167,6 +197,17 @@ mod tests {
         let calm = Churn::new(Rows::new(10, 1, "a"), 0);
         assert_eq!(calm.client(3, 1_000), Rows::new(10, 1, "a").client(3));
         assert_eq!(Churn::new(Rows::new(0, 1, "a"), 5).rate(), 0);
+    }
+
+    #[test]
+    fn what_is_due_comes_whole_and_what_is_too_late_is_left_out() {
+        let ms = Duration::from_millis;
+        let mut debt = Debt::new(150);
+        assert_eq!([10, 10, 10, 10].map(|time| debt.due(ms(time))), [1, 2, 1, 2]);
+        assert_eq!([debt.due(ms(60_000)), debt.due(ms(10))], [15, 1]);
+        let mut slow = Debt::new(1);
+        let ten_seconds: u64 = (0..1_000).map(|_| slow.due(ms(10))).sum();
+        assert_eq!((ten_seconds, Debt::new(0).due(ms(60_000))), (10, 0));
     }
 
     proptest! {
