@@ -1,7 +1,8 @@
 //! Cases that take turns, round by round, so that a busy moment of the machine does not hit one of them alone.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall_tests::bench::samples::Samples;
 use rollcall_tests::bench::usage;
@@ -9,6 +10,9 @@ use serde_json::Value;
 
 use crate::load::Load;
 use crate::subject::{self, Subject, Target};
+
+/// A case that has taken so long is not measured in further rounds.
+const ENOUGH: Duration = Duration::from_secs(10);
 
 /// Something to measure.
 #[derive(Clone, Debug)]
@@ -45,6 +49,10 @@ pub(crate) struct Figures {
     /// Rows of the first answer, and how many match according to it.
     pub(crate) rows: Option<usize>,
     pub(crate) count: Option<u64>,
+    /// Tells the clients of the first answer from others.
+    clients: Option<u64>,
+    /// How long it has been measured.
+    spent: Duration,
     /// Why there are no figures.
     pub(crate) refused: Option<String>,
 }
@@ -53,6 +61,12 @@ impl Figures {
     /// Median latency, milliseconds; NaN if there is none.
     pub(crate) fn p50(&self) -> f64 {
         self.samples.quantile_ms(0.5)
+    }
+
+    /// Whether both brought the same clients, of which there were some: then the server has not looked at the
+    /// parameters that tell the two apart.
+    pub(crate) fn brought_the_same(&self, other: &Self) -> bool {
+        self.clients.is_some() && self.clients == other.clients && self.rows > Some(0)
     }
 
     /// Processor time a request, of each agent on average, milliseconds.
@@ -89,7 +103,7 @@ impl<'a> Measurement<'a> {
     /// One round of some of them.
     pub(crate) fn round(&mut self, load: &Load, which: std::ops::Range<usize>) {
         for (case, figures) in self.cases[which.clone()].iter().zip(&mut self.figures[which]) {
-            if figures.refused.is_none() {
+            if figures.refused.is_none() && figures.spent < ENOUGH {
                 figures.add(case, load);
             }
         }
@@ -98,7 +112,7 @@ impl<'a> Measurement<'a> {
 
 impl Figures {
     fn add(&mut self, case: &Case<'_>, load: &Load) {
-        let before = times(case.subject);
+        let (before, start) = (times(case.subject), Instant::now());
         let outcome = match load.run(&case.target, case.connections) {
             Ok(outcome) => outcome,
             Err(problem) => {
@@ -107,6 +121,7 @@ impl Figures {
             }
         };
         let after = times(case.subject);
+        self.spent += start.elapsed();
         let passed = |before: Option<Duration>, after: Option<Duration>| after?.checked_sub(before?);
         let add = |sum: &mut Option<Duration>, time: Option<Duration>| {
             *sum = time.map(|time| sum.unwrap_or_default() + time);
@@ -117,7 +132,11 @@ impl Figures {
         if self.first_ms.is_none() {
             self.first_ms = Some(outcome.first.as_secs_f64() * 1000.0);
             if let Ok(answer) = serde_json::from_slice::<Value>(&outcome.body) {
-                self.rows = Some(subject::rows(&answer).len());
+                let rows = subject::rows(&answer);
+                let mut hasher = DefaultHasher::new();
+                rows.iter().for_each(|row| row["clientid"].as_str().hash(&mut hasher));
+                self.clients = Some(hasher.finish());
+                self.rows = Some(rows.len());
                 self.count = answer["meta"]["count"].as_u64();
             }
         }

@@ -1,5 +1,7 @@
 //! The figures as tables and as JSON.
 
+use std::collections::BTreeMap;
+
 use rollcall_tests::bench::goals::{self, Figure};
 use rollcall_tests::bench::options::{Options, Suite};
 use rollcall_tests::bench::table::{Table, number};
@@ -14,7 +16,7 @@ pub(crate) struct Section {
     pub(crate) notes: Vec<String>,
     pub(crate) table: Table,
     /// The same for machines, a list of objects.
-    pub(crate) json: Value,
+    pub(crate) json: Vec<Value>,
     /// Those that have a goal.
     pub(crate) goals: Vec<(Figure, f64)>,
 }
@@ -36,10 +38,11 @@ impl Section {
         ];
         let mut table = Table::new(&headings);
         let mut json = Vec::new();
+        let mut refused: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         let cases = measurement.cases.iter().zip(&measurement.figures);
         for ((case, figures), ratio) in cases.zip(ratios) {
             if let Some(problem) = &figures.refused {
-                table.add([case.label.clone(), case.connections.to_string(), problem.clone()]);
+                refused.entry(problem.as_str()).or_default().push(case.label.as_str());
                 json.push(json!({"case": case.label, "connections": case.connections, "refused": problem}));
                 continue;
             }
@@ -73,7 +76,8 @@ impl Section {
                 "count": figures.count,
             }));
         }
-        Self { notes: Vec::new(), table, json: Value::Array(json), goals: Vec::new() }
+        let notes = refused.iter().map(|(problem, labels)| format!("{problem}: {}", labels.join("; ")));
+        Self { notes: notes.collect(), table, json, goals: Vec::new() }
     }
 
     /// With a note.

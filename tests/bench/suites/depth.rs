@@ -59,20 +59,28 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Result<Section, Strin
     let mut measurement = Measurement::new(cases);
     measurement.rounds(&bench.load, bench.options.rounds);
 
+    let mut ignored = Vec::new();
     let mut ratios = vec![f64::NAN; measurement.cases.len()];
     let mut goals = Vec::new();
     for list in &lists {
         let first = measurement.figures[list.first].p50();
-        for (ratio, figures) in
-            ratios[list.first..list.end].iter_mut().zip(&measurement.figures[list.first..])
-        {
-            *ratio = figures.p50() / first;
+        for (at, ratio) in ratios.iter_mut().enumerate().take(list.end).skip(list.first) {
+            let figures = &measurement.figures[at];
+            if at > list.first && figures.brought_the_same(&measurement.figures[list.first]) {
+                ignored.push(measurement.cases[at].label.as_str());
+            } else {
+                *ratio = figures.p50() / first;
+            }
         }
         if list.last > list.first {
             goals.push((list.goal, ratios[list.last]));
         }
     }
-    let mut section = Section::of(&measurement, "x page 1", &ratios).note(notes.join("; "));
+    if !ignored.is_empty() {
+        notes.push(format!("the clients of page 1 again, so the page was ignored: {}", ignored.join("; ")));
+    }
+    let mut section = Section::of(&measurement, "x page 1", &ratios);
+    section.notes.extend(notes);
     section.goals = goals;
     Ok(section)
 }

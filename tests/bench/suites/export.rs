@@ -37,14 +37,14 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Section {
     let headings =
         ["", "rows", "MB", "s", "rows/s", "MB/s", "gateway CPU us/row", "MiB before", "MiB peak", "growth"];
     let mut table = Table::new(&headings);
-    let (mut json, mut goals) = (Vec::new(), Vec::new());
+    let (mut json, mut goals, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     let mut rows = None;
     let mut before_all = None;
     for (label, path, headers) in FORMATS {
         let stream = match one(bench, subject, path, headers) {
             Ok(stream) => stream,
             Err(problem) => {
-                table.add([label.to_owned(), problem.clone()]);
+                notes.push(format!("{problem}: {label}"));
                 json.push(json!({"case": label, "refused": problem}));
                 continue;
             }
@@ -89,8 +89,8 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Section {
             "growth_mebibytes": growth.map(rounded),
         }));
     }
-    let section = Section { notes: Vec::new(), table, json: json.into(), goals };
-    section.note("MB as sent; growth: the gateway's peak less what it had before the first export")
+    notes.push("MB as sent; growth: the gateway's peak less what it had before the first export".to_owned());
+    Section { notes, table, json, goals }
 }
 
 fn one(bench: &Bench, subject: &Subject, path: &str, headers: &str) -> Result<Stream, String> {

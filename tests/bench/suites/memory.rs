@@ -37,7 +37,7 @@ pub(crate) fn measure(bench: &Bench) -> Section {
             "bytes_per_client": rounded(each),
         }));
     }
-    Section { notes: Vec::new(), table, json: json.into(), goals }
+    Section { notes: Vec::new(), table, json, goals }
         .note("the broker's own table included, which a synthetic broker has none of, and what the start has left over")
 }
 

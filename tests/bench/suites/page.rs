@@ -2,6 +2,7 @@
 //! connections, 10,000 at 1.
 
 use rollcall_tests::bench::goals::Figure;
+use rollcall_tests::bench::table::number;
 
 use super::{Bench, last_page};
 use crate::measure::{Case, Measurement};
@@ -63,7 +64,7 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Result<Section, Strin
     let mut goals = vec![(Figure::PageRate, ratios[page_at_many])];
     if large.is_some() {
         let (still, own) = (figures[figures.len() - 2].p50(), figures[figures.len() - 1].p50());
-        notes += &format!("; 10,000 rows, p50 of page 1 / static: {:.1}", own / still);
+        notes += &format!("; 10,000 rows, p50 of page 1 / static: {}", number(own / still));
         goals.push((Figure::TenThousandRows, own / still));
     }
     let mut section = Section::of(&measurement, "static/this", &ratios).note(notes);

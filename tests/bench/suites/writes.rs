@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use rollcall_tests::bench::usage;
 use rollcall_tests::sandbox::{Agent, Gateway};
 use rollcall_tests::wait::within;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Bench, encoded, last_page, sample};
 use crate::bed::{self, NODES};
 use crate::load::Load;
 use crate::measure::{Case, Figures, Measurement};
-use crate::report::Section;
+use crate::report::{Section, rounded};
 use crate::subject::{Subject, rows};
 
 /// Reconnects a second.
@@ -67,7 +67,7 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, String> {
         stormy.process.thaw();
         await_all(&storm_gateway);
         alone.watch(&bench.load, &storm, stormy.process.pid(), || {
-            bench.load.block_on(tokio::time::sleep(WATCH));
+            bench.load.block_on(async { tokio::time::sleep(WATCH).await });
         })?;
         under_reads.watch(&bench.load, &storm, stormy.process.pid(), || {
             measurement.round(&bench.load, paths.len()..2 * paths.len());
@@ -79,12 +79,20 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, String> {
     let mut section = Section::of(&measurement, "x quiet", &ratios)
         .note(format!("one of three agents is sent {STORM} reconnects a second"));
     for (label, absorbed) in [("without reads", alone), ("while it was read", under_reads)] {
+        let rate = absorbed.changes / absorbed.seconds;
+        let share = rate / f64::from(STORM);
+        let core = absorbed.processor.as_secs_f64() / absorbed.seconds;
         section.notes.push(format!(
-            "{label} it absorbed {:.0} a second ({:.0} %) with {:.0} % of a core",
-            absorbed.changes / absorbed.seconds,
-            absorbed.changes / absorbed.seconds / f64::from(STORM) * 100.0,
-            absorbed.processor.as_secs_f64() / absorbed.seconds * 100.0
+            "{label} it absorbed {rate:.0} a second ({:.0} %) with {:.0} % of a core",
+            share * 100.0,
+            core * 100.0
         ));
+        section.json.push(json!({
+            "case": format!("storm absorbed {label}"),
+            "changes_per_second": rounded(rate),
+            "share": rounded(share),
+            "agent_cores": rounded(core),
+        }));
     }
     Ok(section)
 }

@@ -50,7 +50,8 @@ pub fn number(figure: f64) -> String {
         _ if !figure.is_finite() => "-".to_owned(),
         size if size >= 100.0 => format!("{figure:.0}"),
         size if size >= 10.0 => format!("{figure:.1}"),
-        _ => format!("{figure:.2}"),
+        size if size >= 1.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.3}"),
     }
 }
 
@@ -69,6 +70,6 @@ mod tests {
     #[test]
     fn figures_have_about_three_digits() {
         let shown = [0.0, 0.123, 9.996, 12.34, 1234.5, f64::NAN].map(number);
-        assert_eq!(shown, ["0.00", "0.12", "10.00", "12.3", "1234", "-"]);
+        assert_eq!(shown, ["0.000", "0.123", "10.00", "12.3", "1234", "-"]);
     }
 }
