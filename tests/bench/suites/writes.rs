@@ -77,7 +77,9 @@ pub(crate) fn measure(bench: &Bench) -> Result<Section, String> {
     let ratio = |(at, own): (usize, &Figures)| own.p50() / figures[at % paths.len()].p50();
     let ratios: Vec<f64> = figures.iter().enumerate().map(ratio).collect();
     let mut section = Section::of(&measurement, "x quiet", &ratios)
-        .note(format!("one of three agents is sent {STORM} reconnects a second"));
+        .note(format!(
+            "one of three agents is sent {STORM} reconnects a second; the storm's agent CPU has the storm itself in it"
+        ));
     for (label, absorbed) in [("without reads", alone), ("while it was read", under_reads)] {
         let rate = absorbed.changes / absorbed.seconds;
         let share = rate / f64::from(STORM);
