@@ -5,7 +5,8 @@
 //!   beginning of one of more. Different nodes have different ids, which interleave in id order.
 //! - Nothing is kept but the numbers of kicked rows: a row is computed when it is asked for.
 //! - A kick takes the row out until the agent starts again.
-//! - With churn, clients keep reconnecting, for benchmarks of what an agent absorbs: see [`SyntheticBroker::with_churn`].
+//! - With churn, clients keep reconnecting, for benchmarks of what an agent absorbs; see
+//!   [`SyntheticBroker::with_churn`].
 
 mod churn;
 mod rows;
@@ -73,10 +74,10 @@ impl SyntheticBroker {
     }
 
     /// So many reconnects a second, at most [`MAX_CHURN`], as long as the agent keeps up: what it has not taken a tenth
-    /// of a second later is left out, not made up for. A reconnect gives a client another port and `connected_at`, and one that
-    /// starts clean another session as well, so that it is an end and a beginning. Which client, which port and which
-    /// time, number and order of the reconnects say, not the clock: reconnect `n` is `n / rate` seconds after the
-    /// moment of the rows.
+    /// of a second later is left out, not made up for. A reconnect gives a client another port and `connected_at`, and
+    /// one that starts clean another session as well, so that it is an end and a beginning. Which client, port and time,
+    /// the number of the reconnect says, not the clock: reconnect `n` is `n / rate` seconds after the moment of the
+    /// rows.
     #[must_use]
     pub fn with_churn(mut self, reconnects_per_second: u32) -> Self {
         self.churn = Churn::new(self.rows, reconnects_per_second.min(MAX_CHURN));

@@ -1,4 +1,5 @@
-//! What filters cost beside page 1 without any: exact ones are meant to be looked up, typed ones and substrings are scans.
+//! What filters cost beside page 1 without any: exact ones are meant to be looked up, typed ones and substrings are
+//! scans.
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;

@@ -1,5 +1,5 @@
-//! Page 1 under every field, both ways, beside the default order. The first request under a field may have to sort; those
-//! after it may find the work done.
+//! Page 1 under every field, both ways, beside the default order. The first request under a field may have to sort;
+//! those after it may find the work done.
 
 use super::Bench;
 use crate::measure::{Case, Measurement};

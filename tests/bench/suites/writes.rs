@@ -1,7 +1,7 @@
 //! Reads while one of three agents absorbs a storm of reconnects, beside the same reads while nothing changes.
 //!
-//! Two gateways share two agents; the third agent of one is calm, that of the other has the storm. It is stopped (SIGSTOP)
-//! while the calm is measured, so that the two take turns on one machine.
+//! Two gateways share two agents; the third agent of one is calm, that of the other has the storm. It is stopped
+//! (SIGSTOP) while the calm is measured, so that the two take turns on one machine.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! What the benchmark (`tests/bench`) computes, apart from its clocks and sockets, so that it can be tested: `cargo test`
-//! runs no test of a benchmark.
+//! What the benchmark (`tests/bench`) computes, apart from its clocks and sockets. Here it can be tested: tests that
+//! stand in a benchmark are never run.
 //!
 //! - [`options`]: its command line.
 //! - [`body`]: where a response ends, without keeping it.
