@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rollcall_tests::bench::goals::Figure;
 use rollcall_tests::bench::table::{Table, number};
 use rollcall_tests::bench::usage;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::interval;
 
 use super::Bench;
@@ -27,6 +27,8 @@ const FORMATS: [(&str, &str, &str); 4] = [
 struct Stream {
     reply: Reply,
     newlines: u64,
+    /// How it ended, if it came as text.
+    last_line: Option<Value>,
     seconds: f64,
     /// Resident bytes of the gateway: before and at the most.
     memory: Option<(u64, u64)>,
@@ -50,8 +52,14 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Section {
             }
         };
         let is_compressed = !headers.is_empty();
-        // What is compressed has as many as it has without. NDJSON has a last line that is no row, CSV a first.
-        let lines = if is_compressed { rows } else { Some(stream.newlines.saturating_sub(1)) };
+        // What is compressed has as many as it has without. One line is no row: of CSV the first, of NDJSON the last, if
+        // the server ends an export so.
+        let is_whole = stream.last_line.as_ref().map(|line| &line["meta"]["complete"]);
+        if is_whole.is_some_and(|whole| *whole == false) {
+            notes.push(format!("incomplete: {label}"));
+        }
+        let other_lines = u64::from(is_whole.is_none_or(|whole| !whole.is_null()));
+        let lines = if is_compressed { rows } else { Some(stream.newlines.saturating_sub(other_lines)) };
         rows = rows.or(lines);
         let rate = lines.map(|lines| lines as f64 / stream.seconds);
         let megabytes = stream.reply.bytes as f64 / 1e6;
@@ -101,11 +109,14 @@ fn one(bench: &Bench, subject: &Subject, path: &str, headers: &str) -> Result<St
         let mut connection = Connection::open(&target.authority).await?;
         let (before, time_before) = (memory(), time());
         let mut peak = before;
-        let mut newlines = 0;
+        let (mut newlines, mut tail) = (0, Vec::new());
         let start = Instant::now();
         let reply = {
             let request = target.request();
-            let mut count = |data: &[u8]| newlines += memchr(data);
+            let mut count = |data: &[u8]| {
+                newlines += lines_ended(data);
+                keep_tail(&mut tail, data);
+            };
             let ask = connection.ask(&request, &mut count);
             tokio::pin!(ask);
             let mut look = interval(LOOK);
@@ -122,11 +133,20 @@ fn one(bench: &Bench, subject: &Subject, path: &str, headers: &str) -> Result<St
         }
         let memory = before.zip(peak.max(memory()));
         let gateway = time().zip(time_before).map(|(after, before)| after.saturating_sub(before));
-        Ok(Stream { reply, newlines, seconds, memory, gateway })
+        let last_line = tail.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+        let last_line = last_line.and_then(|line| serde_json::from_slice(line).ok());
+        Ok(Stream { reply, newlines, last_line, seconds, memory, gateway })
     })
 }
 
 /// How many lines end here.
-fn memchr(data: &[u8]) -> u64 {
+fn lines_ended(data: &[u8]) -> u64 {
     data.iter().filter(|byte| **byte == b'\n').count() as u64
+}
+
+/// Keeps the end of what has come, enough for a last line.
+fn keep_tail(tail: &mut Vec<u8>, data: &[u8]) {
+    const MOST: usize = 8 << 10;
+    tail.extend_from_slice(&data[data.len().saturating_sub(MOST)..]);
+    tail.drain(..tail.len().saturating_sub(MOST));
 }
