@@ -21,7 +21,7 @@ use self::args::Args;
 use self::file::FileConfig;
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::{Authentication, EmbeddedSettings, ListenerSettings};
-use crate::broker::synthetic::MAX_CLIENTS;
+use crate::broker::synthetic::{MAX_CHURN, MAX_CLIENTS};
 
 /// Where agents listen unless told otherwise.
 pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 18830);
@@ -67,6 +67,8 @@ pub enum BrokerConfig {
         clients: u64,
         /// Which ones.
         seed: u64,
+        /// Reconnects a second.
+        churn: u32,
     },
 }
 
@@ -209,10 +211,13 @@ impl Config {
                  slashes and control characters"
             ));
         }
-        if let BrokerConfig::Synthetic { clients, .. } = self.broker
-            && clients > u64::from(MAX_CLIENTS)
-        {
-            return invalid(format!("clients is {clients}, expected at most {MAX_CLIENTS}"));
+        if let BrokerConfig::Synthetic { clients, churn, .. } = self.broker {
+            if clients > u64::from(MAX_CLIENTS) {
+                return invalid(format!("clients is {clients}, expected at most {MAX_CLIENTS}"));
+            }
+            if churn > MAX_CHURN {
+                return invalid(format!("churn is {churn}, expected at most {MAX_CHURN}"));
+            }
         }
         if !self.listen.ip().is_loopback() && self.tls.is_none() && !self.insecure {
             return invalid(format!(
@@ -249,6 +254,7 @@ fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfi
         ("--file", args.file.is_some(), BrokerKind::File),
         ("--clients", args.clients.is_some(), BrokerKind::Synthetic),
         ("--seed", args.seed.is_some(), BrokerKind::Synthetic),
+        ("--churn", args.churn.is_some(), BrokerKind::Synthetic),
         ("--mqtt-listen", !args.mqtt_listen.is_empty(), BrokerKind::Embedded),
         ("--password-file", args.password_file.is_some(), BrokerKind::Embedded),
     ] {
@@ -270,6 +276,7 @@ fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfi
         BrokerKind::Synthetic => Ok(BrokerConfig::Synthetic {
             clients: args.clients.or(file.synthetic.clients).unwrap_or(1_000),
             seed: args.seed.or(file.synthetic.seed).unwrap_or(0),
+            churn: args.churn.or(file.synthetic.churn).unwrap_or(0),
         }),
     }
 }

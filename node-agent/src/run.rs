@@ -137,8 +137,8 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
             let broker = opened.map_err(|error| RunError::Serve(error.to_string()))??;
             Ok(StartedBroker::of(Arc::new(broker)))
         }
-        BrokerConfig::Synthetic { clients, seed } => {
-            let broker = SyntheticBroker::new(*clients, *seed, &config.node_name);
+        BrokerConfig::Synthetic { clients, seed, churn } => {
+            let broker = SyntheticBroker::new(*clients, *seed, &config.node_name).with_churn(*churn);
             Ok(StartedBroker::of(Arc::new(broker)))
         }
     }

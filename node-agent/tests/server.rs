@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use rollcall_node_agent::broker::synthetic::SyntheticBroker;
 use rollcall_node_agent::broker::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
 use rollcall_node_agent::config::{BrokerConfig, Config};
-use rollcall_node_agent::run::run_with_ready;
+use rollcall_node_agent::run::{run_with_ready, start_broker};
 use rollcall_proto::v1::node_client::NodeClient;
-use rollcall_proto::v1::{Client, DescribeRequest, GetRequest, ListRequest, Statistics};
+use rollcall_proto::v1::{Client, DescribeRequest, Filter, GetRequest, ListRequest, Statistics};
 use rollcall_proto::{MAX_WINDOW, REASON_METADATA, Reason};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::transport::Channel;
@@ -65,7 +65,7 @@ struct Running {
 }
 
 async fn serve(broker: Arc<dyn Broker>, max_calls: u32) -> Running {
-    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0 });
+    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0, churn: 0 });
     config.max_calls = max_calls.try_into().unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -149,6 +149,23 @@ async fn a_list_keeps_its_place_until_it_ends_or_nobody_reads_it() {
     }
     assert_eq!(rows, MAX_WINDOW as usize);
     until("the place of a list that has ended", async || agent.get().await.is_ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configured_churn_reaches_the_index() {
+    let (clients, seed) = (100, 1);
+    let config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients, seed, churn: 1_000 });
+    let agent = serve(start_broker(&config).await.unwrap().broker(), 10).await;
+    // Before the first reconnect of all, the latest is of before the moment that the rows are a picture of.
+    let moment = 1_767_225_600_000;
+    let connected_since = Filter { gte_connected_at_ms: Some(moment), ..Filter::default() };
+    until("reconnect of every client", async || {
+        let request =
+            ListRequest { filter: Some(connected_since.clone()), limit: 0, ..ListRequest::default() };
+        let mut chunks = agent.client().list(request).await.unwrap().into_inner();
+        chunks.message().await.unwrap().is_some_and(|chunk| chunk.count == clients)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

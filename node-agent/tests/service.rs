@@ -107,7 +107,7 @@ struct Running {
 }
 
 async fn serve(broker: Scripted, change: impl FnOnce(&mut Config)) -> Running {
-    let mut config = Config::new(NODE, BrokerConfig::Synthetic { clients: 0, seed: 0 });
+    let mut config = Config::new(NODE, BrokerConfig::Synthetic { clients: 0, seed: 0, churn: 0 });
     change(&mut config);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -36,7 +36,7 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 async fn start(tls: Tls) -> Result<String, RunError> {
-    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 3, seed: 0 });
+    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 3, seed: 0, churn: 0 });
     config.tls = Some(tls);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

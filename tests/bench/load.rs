@@ -1,28 +1,14 @@
 //! A closed-loop load generator: so many connections, on each one request after the other.
 
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tokio::runtime::Runtime;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 
-/// What is asked for.
-#[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) label: String,
-    address: SocketAddr,
-    request: Vec<u8>,
-}
-
-impl Target {
-    pub(crate) fn new(label: &str, address: SocketAddr, path: &str, authorization: &str) -> Self {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: {authorization}\r\n\r\n")
-                .into_bytes();
-        Self { label: label.to_owned(), address, request }
-    }
-}
+use crate::client::Connection;
+use crate::subject::Target;
 
 /// What came of one measurement.
 #[derive(Debug)]
@@ -30,6 +16,10 @@ pub(crate) struct Outcome {
     pub(crate) elapsed: Duration,
     /// One per request.
     pub(crate) latencies: Vec<Duration>,
+    /// Of the first request, which is not among the others.
+    pub(crate) first: Duration,
+    /// What it brought.
+    pub(crate) body: Vec<u8>,
 }
 
 /// The generator.
@@ -39,6 +29,15 @@ pub(crate) struct Load {
     duration: Duration,
 }
 
+/// What one connection has to tell.
+struct Told {
+    first: Duration,
+    body: Vec<u8>,
+    start: Instant,
+    end: Instant,
+    latencies: Vec<Duration>,
+}
+
 impl Load {
     /// Measures for so long at a time.
     pub(crate) fn new(duration: Duration) -> Self {
@@ -46,79 +45,72 @@ impl Load {
         Self { runtime: runtime.expect("a runtime"), duration }
     }
 
-    /// Asks for a target over so many connections; each is warmed up first.
-    pub(crate) fn run(&self, target: &Target, connections: usize) -> Outcome {
-        self.runtime.block_on(async {
-            let mut tasks = tokio::task::JoinSet::new();
-            let mut ready = Vec::new();
-            for _ in 0..connections {
-                let mut connection = Connection::open(target.address).await;
-                for _ in 0..3 {
-                    connection.ask(&target.request).await;
-                }
-                ready.push(connection);
-            }
-            let start = Instant::now();
-            let end = start + self.duration;
-            for mut connection in ready {
-                let request = target.request.clone();
-                tasks.spawn(async move {
-                    let mut latencies = Vec::new();
-                    loop {
-                        let asked = Instant::now();
-                        if asked >= end {
-                            break latencies;
-                        }
-                        connection.ask(&request).await;
-                        latencies.push(asked.elapsed());
-                    }
-                });
-            }
-            let latencies = tasks.join_all().await.concat();
-            Outcome { elapsed: start.elapsed(), latencies }
+    /// Runs anything else that waits.
+    pub(crate) fn block_on<F: Future>(&self, future: F) -> F::Output {
+        self.runtime.block_on(future)
+    }
+
+    /// One request; its body if the answer is a 200.
+    pub(crate) fn get(&self, target: &Target) -> Result<Vec<u8>, String> {
+        self.block_on(async {
+            let mut body = Vec::new();
+            let mut connection = Connection::open(&target.authority).await?;
+            let reply = connection.ask(&target.request(), &mut |data| body.extend_from_slice(data)).await?;
+            offered(reply.status).map(|()| body)
         })
     }
-}
 
-struct Connection {
-    stream: TcpStream,
-    buffer: Vec<u8>,
-}
-
-impl Connection {
-    async fn open(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.expect("the server listens");
-        stream.set_nodelay(true).expect("no delay");
-        Self { stream, buffer: vec![0; 256 << 10] }
+    /// Asks over so many connections, each of which has been answered once before; at least one more request each.
+    /// Fails if any answer is no 200.
+    pub(crate) fn run(&self, target: &Arc<Target>, connections: usize) -> Result<Outcome, String> {
+        let together = Arc::new(Barrier::new(connections));
+        let told = self.block_on(async {
+            let mut tasks = JoinSet::new();
+            for _ in 0..connections {
+                tasks.spawn(one(Arc::clone(target), Arc::clone(&together), self.duration));
+            }
+            tasks.join_all().await
+        });
+        let mut told = told.into_iter().collect::<Result<Vec<Told>, String>>()?;
+        let start = told.iter().map(|told| told.start).min();
+        let end = told.iter().map(|told| told.end).max();
+        let elapsed = start.zip(end).map_or(Duration::ZERO, |(start, end)| end - start);
+        let latencies = told.iter_mut().flat_map(|told| std::mem::take(&mut told.latencies)).collect();
+        let first = told.swap_remove(0);
+        Ok(Outcome { elapsed, latencies, first: first.first, body: first.body })
     }
+}
 
-    /// Sends a request and reads its whole response, which must be a 200 with a length.
-    async fn ask(&mut self, request: &[u8]) {
-        self.stream.write_all(request).await.expect("the server reads");
-        let mut filled = 0;
-        let mut whole = None;
-        while whole.is_none_or(|whole| filled < whole) {
-            if filled == self.buffer.len() {
-                self.buffer.resize(filled * 2, 0);
-            }
-            let length = self.stream.read(&mut self.buffer[filled..]).await.expect("the server answers");
-            assert!(length > 0, "the server closed the connection");
-            filled += length;
-            if whole.is_none() {
-                whole = response_length(&self.buffer[..filled]);
-            }
+/// What one connection does. All begin together, once each has been answered.
+async fn one(target: Arc<Target>, together: Arc<Barrier>, duration: Duration) -> Result<Told, String> {
+    let mut body = Vec::new();
+    let ready = async {
+        let mut connection = Connection::open(&target.authority).await?;
+        let asked = Instant::now();
+        let reply = connection.ask(&target.request(), &mut |data| body.extend_from_slice(data)).await?;
+        offered(reply.status)?;
+        Ok::<_, String>((connection, asked.elapsed()))
+    }
+    .await;
+    together.wait().await;
+    let (mut connection, first) = ready?;
+    let start = Instant::now();
+    let mut latencies = Vec::new();
+    loop {
+        let asked = Instant::now();
+        let reply = connection.ask(&target.request(), &mut |_| {}).await?;
+        offered(reply.status)?;
+        latencies.push(asked.elapsed());
+        if start.elapsed() >= duration {
+            return Ok(Told { first, body, start, end: Instant::now(), latencies });
         }
-        assert_eq!(Some(filled), whole, "more than one response");
     }
 }
 
-/// The length of the response that begins here, once its head is there.
-fn response_length(bytes: &[u8]) -> Option<usize> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut head = httparse::Response::new(&mut headers);
-    let httparse::Status::Complete(body) = head.parse(bytes).expect("an HTTP response") else { return None };
-    assert_eq!(head.code, Some(200), "{}", String::from_utf8_lossy(bytes));
-    let length = head.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| std::str::from_utf8(header.value).ok()?.parse::<usize>().ok());
-    Some(body + length.expect("a content-length"))
+/// Whether the server knows what it was asked for.
+fn offered(status: u16) -> Result<(), String> {
+    match status {
+        200 => Ok(()),
+        status => Err(format!("not offered ({status})")),
+    }
 }

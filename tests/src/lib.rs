@@ -7,11 +7,13 @@
 //! - [`sandbox`]: agents, gateway, and a cluster of both.
 //! - [`http`]: a client that sends targets byte for byte, also those no library would send.
 //! - [`mqtt`]: an MQTT client that counts its own bytes and packets.
+//! - [`mod@bench`]: what the benchmark computes.
 //! - [`rows`] and [`model`]: made-up clients, and what any list of them must look like.
 //!
 //! Decided against: starting gateway and agents in the test's own process, which would be quicker, but could not
 //! show that a killed node is survived, nor that the command line is what it is said to be.
 
+pub mod bench;
 pub mod binaries;
 pub mod http;
 pub mod model;

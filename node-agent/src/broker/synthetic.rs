@@ -5,16 +5,22 @@
 //!   beginning of one of more. Different nodes have different ids, which interleave in id order.
 //! - Nothing is kept but the numbers of kicked rows: a row is computed when it is asked for.
 //! - A kick takes the row out until the agent starts again.
+//! - With churn, clients keep reconnecting, for benchmarks of what an agent absorbs; see
+//!   [`SyntheticBroker::with_churn`].
 
+mod churn;
 mod rows;
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_proto::v1::{Client, Statistics};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use self::churn::{Churn, Debt};
 use self::rows::Rows;
 use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
 
@@ -22,17 +28,30 @@ use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
 /// agent starts.
 pub const MAX_CLIENTS: u32 = 20_000_000;
 
+/// The most reconnects a second.
+pub const MAX_CHURN: u32 = 1_000_000;
+
+/// Between two batches of reconnects.
+const TICK: Duration = Duration::from_millis(10);
+/// How late reconnects may be before they are left out.
+const LATE: Duration = Duration::from_millis(100);
+
 /// The made-up broker.
 #[derive(Debug)]
 pub struct SyntheticBroker {
     info: BrokerInfo,
     rows: Rows,
-    state: Arc<Mutex<State>>,
+    churn: Churn,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     kicked: HashSet<u32>,
+    /// Reconnects so far.
+    changes: u64,
+    /// Counts the streams; only the last one makes clients reconnect.
+    streams: u64,
     /// Where kicks are reported.
     ended: Option<mpsc::UnboundedSender<SessionRef>>,
 }
@@ -51,13 +70,45 @@ impl SyntheticBroker {
         };
         let count = u32::try_from(clients).unwrap_or(u32::MAX).min(MAX_CLIENTS);
         let rows = Rows::new(count, seed, node);
-        Self { info, rows, state: Arc::default() }
+        Self { info, rows, churn: Churn::new(rows, 0), state: Mutex::default() }
+    }
+
+    /// So many reconnects a second, at most [`MAX_CHURN`], as long as the agent keeps up: what it has not taken a tenth
+    /// of a second later is left out, not made up for. A reconnect gives a client another port and `connected_at`, and
+    /// one that starts clean another session as well, so that it is an end and a beginning. Which client, port and time,
+    /// the number of the reconnect says, not the clock: reconnect `n` is `n / rate` seconds after the moment of the
+    /// rows.
+    #[must_use]
+    pub fn with_churn(mut self, reconnects_per_second: u32) -> Self {
+        self.churn = Churn::new(self.rows, reconnects_per_second.min(MAX_CHURN));
+        self
     }
 
     /// The row a session is of, unless it was kicked.
     fn row(&self, state: &State, session: &SessionRef) -> Option<u32> {
         let row = self.rows.row_of(&session.clientid)?;
-        (Rows::session(row) == session.session && !state.kicked.contains(&row)).then_some(row)
+        let present = self.churn.session(row, state.changes);
+        (present == session.session && !state.kicked.contains(&row)).then_some(row)
+    }
+
+    /// The next reconnect as the index learns of it; `None` if another stream has taken over.
+    fn reconnect(&self, stream: u64) -> Option<Vec<ClientChange>> {
+        let mut state = self.lock();
+        if state.streams != stream {
+            return None;
+        }
+        let before = state.changes;
+        state.changes += 1;
+        let row = self.churn.row(before);
+        if state.kicked.contains(&row) {
+            return Some(Vec::new());
+        }
+        drop(state);
+        let was = self.churn.session(row, before);
+        let client = self.churn.client(row, before + 1);
+        let ended = (was != client.session)
+            .then(|| ClientChange::Ended(SessionRef { clientid: client.clientid.clone(), session: was }));
+        Some(ended.into_iter().chain([ClientChange::Present(client)]).collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -73,21 +124,27 @@ impl Broker for SyntheticBroker {
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
         let (sender, mut ended) = mpsc::unbounded_channel();
-        let kicked = {
+        let (kicked, changes_before, stream) = {
             let mut state = self.lock();
             // From here on kicks are reported behind the resync, so it may have rows that are gone by then.
             state.ended = Some(sender);
-            state.kicked.clone()
+            state.streams += 1;
+            (state.kicked.clone(), state.changes, state.streams)
         };
-        let rows = self.rows;
+        let (count, churn) = (self.rows.count(), self.churn);
         #[expect(clippy::disallowed_methods, reason = "seconds of computing that no request waits for")]
         let made = tokio::task::spawn_blocking(move || -> Vec<Client> {
-            (0..rows.count()).filter(|row| !kicked.contains(row)).map(|row| rows.client(row)).collect()
+            let rows = (0..count).filter(|row| !kicked.contains(row));
+            rows.map(|row| churn.client(row, changes_before)).collect()
         });
         let clients = made.await.map_err(|error| BrokerError::Unavailable(error.to_string()))?;
         if changes.send(ClientChange::Resync(clients)).await.is_err() {
             return Ok(());
         }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut debt = Debt::new(churn.rate());
+        let mut last = Instant::now();
         loop {
             tokio::select! {
                 () = changes.closed() => return Ok(()),
@@ -98,13 +155,28 @@ impl Broker for SyntheticBroker {
                         return Ok(());
                     }
                 }
+                _ = tick.tick(), if churn.rate() > 0 => {
+                    let now = Instant::now();
+                    for _ in 0..debt.due(now - std::mem::replace(&mut last, now)) {
+                        let Some(news) = self.reconnect(stream) else { return Ok(()) };
+                        for change in news {
+                            if changes.send(change).await.is_err() {
+                                return Ok(());
+                            }
+                        }
+                    }
+                }
             }
         }
     }
 
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
         let state = self.lock();
-        sessions.iter().map(|session| Some(self.rows.statistics(self.row(&state, session)?))).collect()
+        let figures = |session| {
+            let row = self.row(&state, session)?;
+            Some(self.rows.statistics(row, self.churn.last(row, state.changes).is_some()))
+        };
+        sessions.iter().map(figures).collect()
     }
 
     async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
@@ -121,6 +193,9 @@ impl Broker for SyntheticBroker {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
     use super::*;
 
     async fn first(broker: &Arc<SyntheticBroker>) -> (Vec<Client>, mpsc::Receiver<ClientChange>) {
@@ -157,11 +232,76 @@ mod tests {
         assert!(clients.len() == 99 && clients.iter().all(|client| client.clientid != session.clientid));
     }
 
+    /// Takes the news in as an index does, under the sessions they are of.
+    fn take(known: &mut HashMap<u64, Client>, change: ClientChange) -> usize {
+        match change {
+            ClientChange::Present(client) => {
+                known.insert(client.session, client);
+                return 1;
+            }
+            ClientChange::Ended(session) => {
+                let gone = known.remove(&session.session);
+                assert_eq!(gone.map(|client| client.clientid), Some(session.clientid), "an unknown session");
+            }
+            other => panic!("expected a change of one client, got {other:?}"),
+        }
+        0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn reconnects_come_at_their_rate_and_a_later_stream_begins_where_they_led() {
+        let broker = Arc::new(SyntheticBroker::new(300, 1, "a@127.0.0.1").with_churn(150));
+        let (clients, mut changes) = first(&broker).await;
+        let mut known: HashMap<u64, Client> = clients.into_iter().map(|row| (row.session, row)).collect();
+        let began = Instant::now();
+        let mut reconnects = 0;
+        while reconnects < 450 {
+            reconnects += take(&mut known, changes.recv().await.unwrap());
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        assert!((2.9..3.1).contains(&seconds), "450 reconnects at 150 a second in {seconds} s");
+        assert_eq!(known.len(), 300, "one session a client");
+
+        let (clients, _later) = first(&broker).await;
+        // What the first stream had sent and nobody has taken yet.
+        while let Some(change) = changes.recv().await {
+            take(&mut known, change);
+        }
+        assert!(clients.len() == 300 && clients.iter().all(|row| known.get(&row.session) == Some(row)));
+        let sessions: Vec<SessionRef> = clients
+            .iter()
+            .map(|row| SessionRef { clientid: row.clientid.clone(), session: row.session })
+            .collect();
+        // The later stream goes on, so that some sessions are over by now.
+        let told: Vec<Statistics> = broker.statistics(&sessions).await.into_iter().flatten().collect();
+        assert!(told.len() > 280 && told.iter().all(|figures| figures.recv_oct.is_some()), "{}", told.len());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kicked_row_does_not_reconnect() {
+        let broker = Arc::new(SyntheticBroker::new(3, 1, "a@127.0.0.1").with_churn(100));
+        let (clients, mut changes) = first(&broker).await;
+        let present = |state: &State| {
+            broker.churn.session(broker.rows.row_of(&clients[0].clientid).unwrap(), state.changes)
+        };
+        let kicked = SessionRef { clientid: clients[0].clientid.clone(), session: present(&broker.lock()) };
+        assert_eq!(broker.kick(&kicked).await.unwrap(), Kick::Kicked);
+        let mut is_over = false;
+        for _ in 0..60 {
+            match changes.recv().await.unwrap() {
+                ClientChange::Ended(ended) => is_over |= ended == kicked,
+                ClientChange::Present(client) => assert!(!is_over || client.clientid != kicked.clientid),
+                other => panic!("expected a change of one client, got {other:?}"),
+            }
+        }
+        assert!(is_over);
+    }
+
     #[test]
     fn figures_it_names_are_those_it_has() {
         let rows = Rows::new(1_000, 1, "a");
         let online = (0..1_000).find(|&row| rows.client(row).disconnected_at_ms.is_none()).unwrap();
-        let text = format!("{:?}", rows.statistics(online));
+        let text = format!("{:?}", rows.statistics(online, false));
         assert_eq!(text.matches("Some(").count(), rows::FIGURES.len());
         for figure in rows::FIGURES {
             assert!(text.contains(&format!("{figure}: Some(")), "{figure}");

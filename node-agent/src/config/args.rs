@@ -85,6 +85,9 @@ pub struct Args {
     /// Another seed gives other clients [default: 0]
     #[arg(long, value_name = "S", env = "ROLLCALL_AGENT_SEED", value_parser = number, help_heading = "Broker synthetic")]
     pub seed: Option<u64>,
+    /// Clients that reconnect a second, for benchmarks [default: 0]
+    #[arg(long, value_name = "N", env = "ROLLCALL_AGENT_CHURN", value_parser = small_number, help_heading = "Broker synthetic")]
+    pub churn: Option<u32>,
     /// Allow plain HTTP/2 on an address other than loopback
     #[arg(
         long,
@@ -189,6 +192,10 @@ pub(super) const EXPECTED_ADDRESS: &str = "expected an address and a port, such 
 
 fn number(text: &str) -> Result<u64, String> {
     text.parse().map_err(|_| "expected a whole number".to_owned())
+}
+
+fn small_number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("expected a whole number up to {}", u32::MAX))
 }
 
 fn positive(text: &str) -> Result<NonZeroU32, String> {

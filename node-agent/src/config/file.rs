@@ -51,6 +51,7 @@ pub(super) struct FileTable {
 pub(super) struct SyntheticTable {
     pub(super) clients: Option<u64>,
     pub(super) seed: Option<u64>,
+    pub(super) churn: Option<u32>,
 }
 
 impl FileConfig {

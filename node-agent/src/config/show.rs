@@ -33,8 +33,8 @@ impl fmt::Display for Config {
             #[cfg(feature = "embedded")]
             BrokerConfig::Embedded(settings) => embedded(f, settings),
             BrokerConfig::File { path: table } => writeln!(f, "\n[file]\npath = {}", path(table)),
-            BrokerConfig::Synthetic { clients, seed } => {
-                writeln!(f, "\n[synthetic]\nclients = {clients}\nseed = {seed}")
+            BrokerConfig::Synthetic { clients, seed, churn } => {
+                writeln!(f, "\n[synthetic]\nclients = {clients}\nseed = {seed}\nchurn = {churn}")
             }
         }
     }

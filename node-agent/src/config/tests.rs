@@ -59,7 +59,7 @@ fn flags_override_the_file_and_the_file_the_defaults() {
     assert_eq!(config.listen, "[::1]:7".parse().unwrap());
     assert_eq!(config.max_calls.get(), 3);
     assert!(!config.insecure);
-    assert!(matches!(config.broker, BrokerConfig::Synthetic { clients: 5, seed: 9 }));
+    assert!(matches!(config.broker, BrokerConfig::Synthetic { clients: 5, seed: 9, churn: 0 }));
     let config =
         load(&["--broker", "synthetic", "--listen", "127.0.0.1:0", "--drain-timeout", "1"], text).unwrap();
     assert_eq!(config.listen, "127.0.0.1:0".parse().unwrap());
@@ -137,6 +137,7 @@ fn values_that_do_not_go_together_are_refused() {
     }
     assert!(load(&["--broker", "synthetic", "--node-name", &"x".repeat(128)], "").is_ok());
     assert_eq!(refused(&with(&["--clients", "20000001"])), "clients is 20000001, expected at most 20000000");
+    assert_eq!(refused(&with(&["--churn", "1000001"])), "churn is 1000001, expected at most 1000000");
     assert!(refused(&with(&["--log-filter", "a=b=c"])).starts_with("log filter is \"a=b=c\", expected"));
 }
 
@@ -209,7 +210,7 @@ fn the_settings_shown_can_be_used_as_a_file() {
     let mut cases = vec![
         (
             "[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = 'a\"b\\c'",
-            vec!["--broker", "synthetic", "--seed", "3"],
+            vec!["--broker", "synthetic", "--seed", "3", "--churn", "4"],
         ),
         (
             "max_calls = 3\ndrain_timeout_secs = 70\n[log]\nformat = \"json\"",

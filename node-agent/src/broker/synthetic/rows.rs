@@ -79,7 +79,12 @@ impl Rows {
         self.count
     }
 
-    /// The number of a session; never 0.
+    /// A number of its own for every seed and node.
+    pub(super) fn salt(&self) -> u64 {
+        mix(self.key)
+    }
+
+    /// The number of a session before any reconnect; never 0, and below 2^32.
     pub(super) fn session(row: u32) -> u64 {
         u64::from(row) + 1
     }
@@ -149,9 +154,10 @@ impl Rows {
         }
     }
 
-    /// Live figures of a row, the same at every call.
-    pub(super) fn statistics(&self, row: u32) -> Statistics {
-        let has_connection = conn_state(&mut Draws::new(self.key, row, IDENTITY)) != ConnState::Disconnected;
+    /// Live figures of a row, the same at every call until it has reconnected.
+    pub(super) fn statistics(&self, row: u32, has_reconnected: bool) -> Statistics {
+        let was = conn_state(&mut Draws::new(self.key, row, IDENTITY));
+        let has_connection = has_reconnected || was != ConnState::Disconnected;
         let mut draws = Draws::new(self.key, row, LIVE);
         let mut figure = |bound: u32| Some(u64::from(draws.below(bound)));
         let (received, sent) = (figure(10_000), figure(10_000));
@@ -279,7 +285,7 @@ impl Draws {
 }
 
 /// The output function of SplitMix64: every bit of the input changes about half of the bits.
-fn mix(mut value: u64) -> u64 {
+pub(super) fn mix(mut value: u64) -> u64 {
     value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     value ^ (value >> 31)
@@ -404,9 +410,10 @@ mod tests {
             prop_assert_eq!(client.disconnected_at_ms.is_some(), offline);
             prop_assert!(client.disconnected_at_ms.is_none_or(|at| (connected..=MOMENT_MS).contains(&at)));
             prop_assert!(!offline || client.expiry_interval() > 0);
-            let figures = rows.statistics(row);
-            prop_assert_eq!(figures, rows.statistics(row));
+            let figures = rows.statistics(row, false);
+            prop_assert_eq!(figures, rows.statistics(row, false));
             prop_assert_eq!(figures.recv_oct.is_none(), offline);
+            prop_assert!(rows.statistics(row, true).recv_oct.is_some());
             prop_assert!(figures.recv_msg.is_some() && figures.reductions.is_none());
         }
 
