@@ -181,7 +181,9 @@ fn one_wave(query: &ListQuery, offset: u64, nodes: &[Arc<Node>]) -> Option<Vec<R
         return Some(vec![offset..end; 1]);
     }
     // By the count of the last probe, with room for clients that came since.
-    let expected = |node: &Arc<Node>| node.last_count().map_or(u64::MAX, |count| count + count / 4 + 100);
+    let expected = |node: &Arc<Node>| {
+        node.last_count().map_or(u64::MAX, |count| count.saturating_add(count / 4).saturating_add(100))
+    };
     let windows: Vec<_> = nodes.iter().map(|node| 0..end.min(expected(node))).collect();
     let rows = windows.iter().map(|window| window.end).fold(0, u64::saturating_add);
     (rows <= ONE_WAVE_ROWS).then_some(windows)

@@ -29,6 +29,8 @@ mod decode;
 mod envelope;
 pub(crate) mod error;
 mod export;
+#[cfg(any(fuzzing, clippy))]
+pub mod fuzzing;
 pub(crate) mod limits;
 mod nodes;
 mod observe;
