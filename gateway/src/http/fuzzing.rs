@@ -1,11 +1,14 @@
 //! What the fuzz targets of `tests/fuzz` reach that nobody else may: a build has this module only with `--cfg fuzzing`.
 //! Clippy sees it always.
 
+use std::path::Path;
+
 use rollcall_proto::v1::Key;
 
 use super::query::{self, BadParameter, Format, Given};
 use super::row::Fields;
 use crate::cluster::{CountQuery, ExportQuery, ListQuery};
+use crate::config::{self, ConfigError, Layer};
 
 /// What a query string was read as.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,4 +90,12 @@ pub fn count(text: &str) -> Result<Read<CountQuery>, Refused> {
 #[must_use]
 pub fn cursor_behind(query: &ListQuery, key: &Key) -> String {
     query::cursor_behind(query, Some(key))
+}
+
+/// Reads a configuration file of this content.
+///
+/// # Errors
+/// [`ConfigError::File`].
+pub fn configuration(text: &str) -> Result<Layer, ConfigError> {
+    config::parse_file(Path::new("gateway.toml"), text)
 }

@@ -9,25 +9,73 @@
 use std::path::Path;
 use std::time::Duration;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use rollcall_fuzz::file;
-use rollcall_gateway::config as gateway;
+use rollcall_fuzz::mutate::{self, Form};
+use rollcall_gateway::{config as gateway, fuzzing};
 use rollcall_node_agent::config as agent;
 
+/// Values at which something changes.
+const FORM: Form = Form {
+    separator: '\n',
+    equals: " = ",
+    values: &[
+        "0",
+        "1",
+        "-1",
+        "268435455",
+        "268435456",
+        "20000001",
+        "9223372036854775807",
+        "true",
+        "false",
+        "[]",
+        "{}",
+        "['h:1']",
+        "['h:1', 'H:1']",
+        "'0s'",
+        "'24h'",
+        "'24h 1ns'",
+        "'127.0.0.1:0'",
+        "'0.0.0.0:1'",
+        "'[fe80::1%1]:1'",
+        "'/'",
+        "''",
+        "'\"\\ü\u{feff}'",
+        "\"a\\u0000\\n\"",
+        "'file'",
+        "'synthetic'",
+        "'json'",
+        "'info,a[b{c=d}]=trace'",
+    ],
+    accepted: &[
+        include_str!("../corpus/config/gateway"),
+        include_str!("../corpus/config/gateway-short"),
+        include_str!("../corpus/config/gateway-tls"),
+        include_str!("../corpus/config/agent"),
+        include_str!("../corpus/config/agent-file"),
+        include_str!("../corpus/config/agent-open"),
+    ],
+};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed, 0, |input, noise| mutate::text(input, FORM, noise))
+});
+
 fuzz_target!(|data: &[u8]| {
-    let path = file::write("config.toml", data);
-    let flags = gateway::Layer {
-        config: Some(path.clone()),
-        key: Some(vec!["id:secret:viewer".into()]),
-        ..gateway::Layer::default()
-    };
-    match gateway::Config::load(flags, []) {
-        Ok(config) => check_gateway(&config),
-        Err(gateway::ConfigError::File { line, column, message, .. }) => {
-            check_place(data, line, column, &message);
+    if let Ok(text) = std::str::from_utf8(data) {
+        // As the program does, but without flags and environment, which take longer than all the rest.
+        let told = fuzzing::configuration(text)
+            .map(|told| gateway::Layer { key: Some(vec!["id:secret:viewer".into()]), ..told });
+        match told.and_then(gateway::Config::new) {
+            Ok(config) => check_gateway(&config),
+            Err(gateway::ConfigError::File { line, column, message, .. }) => {
+                check_place(data, line, column, &message);
+            }
+            Err(error) => check_message(&error.to_string()),
         }
-        Err(error) => check_message(&error.to_string()),
     }
+    let path = file::write("config.toml", data);
     let args = agent::args::Args { config: Some(path), ..agent::args::Args::default() };
     match agent::Config::load(&args) {
         Ok(config) => check_agent(&config),

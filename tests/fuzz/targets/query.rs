@@ -3,6 +3,7 @@
 //! - What parses, parses to the same with every byte percent-encoded, with empty parts, and written anew from what it
 //!   was read as.
 //! - A page has at most 10,000 rows, begins at 1, and a scope that names nodes names one at least.
+//! - What is read as a number is one.
 //! - An unknown parameter is refused wherever it stands.
 //! - A refusal names a parameter that came, and one that is wrong by itself is refused alone in the same words.
 //! - A cursor of a list is read in that list and in no other.
@@ -11,8 +12,9 @@
 
 use std::fmt::Debug;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use rollcall_fuzz::clients;
+use rollcall_fuzz::mutate::{self, Form};
 use rollcall_fuzz::parameters::{Written, decode, encode, name_and_value, parts};
 use rollcall_gateway::cluster::{CountQuery, ExportQuery, ListQuery, Scope, Start};
 use rollcall_gateway::fuzzing::{self, Read, Refused};
@@ -21,6 +23,48 @@ use rollcall_proto::{MAX_LIMIT, Order};
 
 /// More parameters are refused, so that nothing can be added to as many.
 const MOST_PARAMETERS: usize = 256;
+
+/// Values at which something changes, beside those in the corpus.
+const FORM: Form = Form {
+    separator: '&',
+    equals: "=",
+    values: &[
+        "-99999999999999999999",
+        "-9223372036854775808",
+        "9223372036854775807",
+        "18446744073709551616",
+        "-1",
+        "0",
+        "1",
+        "%2B7",
+        "%2B%2B7",
+        "1000",
+        "1001",
+        "10000",
+        "10001",
+        "::ffff:10.0.0.7",
+        "connected",
+        "true",
+        "desc",
+        "node",
+        "node,recv_oct",
+        "%00",
+        "%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC",
+        "%C3",
+        "%",
+        "",
+    ],
+    accepted: &[
+        include_str!("../corpus/query/everything"),
+        include_str!("../corpus/query/page"),
+        include_str!("../corpus/query/export"),
+        include_str!("../corpus/query/count"),
+    ],
+};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed, 0, |input, noise| mutate::text(input, FORM, noise))
+});
 
 fuzz_target!(|data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else { return };
@@ -70,6 +114,7 @@ fn check_accepted<Q: Debug + PartialEq>(
 ) {
     let given = parts(text);
     assert!(given.len() <= MOST_PARAMETERS);
+    assert!(given.iter().all(|part| !is_for_a_number(part) || has_a_number(part)), "{text}");
     let encoded = given.iter().map(|part| {
         let (name, value) = name_and_value(part);
         let encoded = |raw| encode(&decode(raw).expect("what was accepted can be decoded"));
@@ -98,6 +143,18 @@ fn check_accepted<Q: Debug + PartialEq>(
         let refused = read(&encode(&upper)).expect_err("names are spelled in lower case");
         assert_eq!(refused.parameter, Some(upper));
     }
+}
+
+fn is_for_a_number(part: &str) -> bool {
+    let name = decode(name_and_value(part).0).unwrap_or_default();
+    name.ends_with("ed_at") || ["proto_ver", "_page", "_limit", "_top"].contains(&name.as_str())
+}
+
+/// A sign or none, and digits.
+fn has_a_number(part: &str) -> bool {
+    let value = decode(name_and_value(part).1).unwrap_or_default();
+    let digits = value.strip_prefix(['+', '-']).unwrap_or(&value);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn check_refused<Q: Debug + PartialEq>(

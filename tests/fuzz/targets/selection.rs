@@ -12,6 +12,7 @@ use std::ops::Range;
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
+use rollcall_fuzz::mutate::Noise;
 use rollcall_gateway::page::select::{Inconsistent, Selection, Step, Surveyed};
 use rollcall_proto::order::ValueRef;
 use rollcall_proto::{KeyRef, MAX_WINDOW, Order, SortField};
@@ -36,14 +37,14 @@ fn rarely(input: &mut Unstructured<'_>, times: u8) -> Result<bool> {
 enum Node {
     /// Row `rank` has the number `first + rank / same * step`: evenly spaced, `same` rows of each.
     Honest { count: u64, first: i64, step: i64, same: u64, begin: u64 },
-    /// Says anything.
-    Liar,
+    /// Says anything; its fences are bunched together at the beginning of their range, or about evenly spaced.
+    Liar { is_bunching: bool },
 }
 
 impl Node {
     fn new(input: &mut Unstructured<'_>) -> Result<Self> {
         if rarely(input, 3)? {
-            return Ok(Self::Liar);
+            return Ok(Self::Liar { is_bunching: rarely(input, 8)? });
         }
         let bits = input.int_in_range(0..=30_u32)?;
         let count = input.arbitrary::<u64>()? & ((1 << bits) - 1);
@@ -98,7 +99,7 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
             }
             Err(blamed) => {
                 let (name, node) = nodes.remove(blamed.node);
-                assert!(matches!(node, Node::Liar), "{name} tells the truth and is blamed: {blamed}");
+                assert!(matches!(node, Node::Liar { .. }), "{name} tells the truth and is blamed: {blamed}");
             }
         }
         if nodes.is_empty() {
@@ -169,15 +170,18 @@ fn answer(
             };
             Surveyed { count: *count, first: *begin, fences: (0..fences).map(fence).collect() }
         }
-        Node::Liar => {
-            lie(name, range, selection, input).unwrap_or(Surveyed { count: 0, first: 0, fences: Vec::new() })
-        }
+        Node::Liar { is_bunching } => lie(name, *is_bunching, range, selection, input).unwrap_or(Surveyed {
+            count: 0,
+            first: 0,
+            fences: Vec::new(),
+        }),
     }
 }
 
 /// Mostly what passes for the truth: fences about evenly spaced over the range, with ascending keys of no meaning.
 fn lie(
     name: &'static str,
+    is_bunching: bool,
     range: &Range<u64>,
     selection: &Selection,
     input: &mut Unstructured<'_>,
@@ -196,28 +200,17 @@ fn lie(
     let off_by = (length / fences.max(1)).saturating_sub(1) / input.int_in_range(1..=3)?;
     let (mut number, step) = (i64::from(input.arbitrary::<i32>()?), u64::from(input.arbitrary::<u16>()?));
     let falls_at = if rarely(input, 64)? { input.int_in_range(0..=fences)? } else { u64::MAX };
-    let mut noise = Noise(input.arbitrary()?);
+    let mut noise = Noise::new(input.arbitrary()?);
     let told = (0..fences).map(|n| {
         let even = u128::from(n) * u128::from(length) / u128::from(fences);
-        let off = if n == 0 { 0 } else { noise.below(off_by) };
-        let rank = start.saturating_add(u64::try_from(even).unwrap_or_default()).saturating_add(off);
+        let even = if is_bunching { n } else { u64::try_from(even).unwrap_or_default() };
+        let off = if n == 0 || is_bunching { 0 } else { noise.below(off_by) };
+        let rank = start.saturating_add(even).saturating_add(off);
         let up = i64::try_from(noise.below(step)).unwrap_or_default();
         number = number.saturating_add(if n == falls_at { -1 - up } else { up });
         (rank, KeyRef { value: Some(ValueRef::Number(number)), clientid: "", node: name, session: n })
     });
     Ok(Surveyed { count, first, fences: told.collect() })
-}
-
-/// Many numbers out of one (xorshift, Marsaglia 2003), so that a short input makes a long lie.
-struct Noise(u64);
-
-impl Noise {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.checked_rem(bound).unwrap_or_default()
-    }
 }
 
 fn check_fetch(
@@ -263,6 +256,6 @@ fn check_fetch(
 fn ahead(node: &Node) -> u64 {
     match node {
         Node::Honest { count, begin, .. } => count - begin,
-        Node::Liar => 0,
+        Node::Liar { .. } => 0,
     }
 }

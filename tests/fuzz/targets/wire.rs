@@ -15,9 +15,10 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
 use prost::Message as _;
 use rollcall_fuzz::clients::{self, NODE};
+use rollcall_fuzz::mutate;
 use rollcall_gateway::page::groups::{Group, Tally, own_groups};
 use rollcall_gateway::page::merge::{merge, own_rows};
 use rollcall_gateway::page::select::{Selection, Step, Surveyed};
@@ -30,6 +31,10 @@ use rollcall_proto::v1::{
     SurveyRequest, SurveyResponse,
 };
 use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed, 2, mutate::message)
+});
 
 fuzz_target!(|data: &[u8]| {
     let [kind, choice, rest @ ..] = data else { return };
@@ -129,14 +134,17 @@ fn check_groups(group_by: i32, said: CountResponse) {
     assert!(groups.iter().all(|group| group.count > 0));
     let values: HashSet<_> = groups.iter().map(|group| &group.value).collect();
     assert_eq!(values.len(), groups.len());
-    let mut tally = Tally::default();
-    tally.add(groups.clone());
-    let top = tally.top(3);
-    assert_eq!((top.total, top.groups.len()), (groups.len(), groups.len().min(3)));
-    assert_eq!(sum(&top.groups).saturating_add(top.other), sum(&groups));
-    assert!(top.groups.windows(2).all(|pair| pair[0].order(&pair[1]).is_lt()));
-    let is_shown = |group: &Group| top.groups.contains(group);
-    assert!(groups.iter().filter(|group| !is_shown(group)).all(|group| top.groups[2].order(group).is_lt()));
+    for most in 1..=4 {
+        let mut tally = Tally::default();
+        tally.add(groups.clone());
+        let top = tally.top(most);
+        assert_eq!((top.total, top.groups.len()), (groups.len(), groups.len().min(most)));
+        assert_eq!(sum(&top.groups).saturating_add(top.other), sum(&groups));
+        assert!(top.groups.windows(2).all(|pair| pair[0].order(&pair[1]).is_lt()));
+        let is_shown = |group: &&Group| top.groups.contains(group);
+        let is_behind = |group: &Group| top.groups.last().is_some_and(|last| last.order(group).is_lt());
+        assert!(groups.iter().filter(|group| !is_shown(group)).all(is_behind));
+    }
 }
 
 // What an agent answers.
