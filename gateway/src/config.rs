@@ -290,7 +290,7 @@ fn from_file(path: &Path) -> Result<Layer, ConfigError> {
     parse_file(path, &read("config", path)?)
 }
 
-fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
+pub(crate) fn parse_file(path: &Path, text: &str) -> Result<Layer, ConfigError> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.get(..at).unwrap_or(text);

@@ -22,5 +22,7 @@ mod run;
 mod serve;
 
 pub use self::config::Config;
+#[cfg(any(fuzzing, clippy))]
+pub use self::http::fuzzing;
 pub use self::http::limits::Limits;
 pub use self::run::{Gateway, run};

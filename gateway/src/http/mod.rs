@@ -30,6 +30,8 @@ mod decode;
 mod envelope;
 pub(crate) mod error;
 mod export;
+#[cfg(any(fuzzing, clippy))]
+pub mod fuzzing;
 mod guesses;
 mod kicks;
 pub(crate) mod limits;

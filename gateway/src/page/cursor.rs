@@ -134,13 +134,21 @@ pub fn decode(fingerprint: Fingerprint, order: Order, text: &str) -> Result<Posi
 /// The beginning of a key, sorting before the key itself.
 fn cut(order: Order, key: &v1::Key) -> v1::Key {
     use v1::key::Value;
-    // What sorts descending must not be less than the whole, and no text goes on with more than the last character.
     let shorten = |text: &str, is_sorted: bool| {
-        let mut short = text[..text.floor_char_boundary(CUT_TEXT)].to_owned();
-        if is_sorted && order.descending && short.len() < text.len() {
-            short.push(char::MAX);
+        let (short, rest) = text.split_at(text.floor_char_boundary(CUT_TEXT));
+        if !(is_sorted && order.descending) || rest.is_empty() {
+            return short.to_owned();
         }
-        short
+        // What sorts descending must not be less than the whole, so the last character there is stands for the rest.
+        // Where the rest begins with that one, it stands for as much more as it takes. Nothing sorts before a text
+        // of nothing else; such a client is looked up in vain.
+        let mut short = short;
+        if rest.starts_with(char::MAX) {
+            let mut shorter = short.trim_end_matches(char::MAX).chars();
+            shorter.next_back();
+            short = shorter.as_str();
+        }
+        format!("{short}{}", char::MAX)
     };
     v1::Key {
         value: match &key.value {
@@ -214,6 +222,21 @@ mod tests {
             ours.extend(fingerprint(order).0);
             ours.extend(bytes);
             let _ = decode(fingerprint(order), order, &URL_SAFE_NO_PAD.encode(ours));
+        }
+    }
+
+    #[test]
+    fn what_is_cut_before_the_last_character_there_is_still_sorts_before_the_whole() {
+        let order = Order { descending: true, ..Order::default() };
+        let key = |clientid: String| v1::Key { clientid, node: "n".into(), session: 1, value: None };
+        for at in [88, 89, 91, 92, 95] {
+            let whole = key("a".repeat(at) + &char::MAX.to_string().repeat(3) + &"b".repeat(500));
+            let text = encode(fingerprint(order), order, &whole);
+            let Ok(Position::Cut(beginning)) = decode(fingerprint(order), order, &text) else {
+                panic!("{at}: not cut")
+            };
+            let [beginning, whole] = [&beginning, &whole].map(|key| order.key_from_wire(key).unwrap());
+            assert!(order.compare(&beginning, &whole).is_lt(), "{at}: {beginning:?}");
         }
     }
 

@@ -38,6 +38,9 @@ const FENCES_PER_WAVE: usize = 2048;
 /// wave costs more than that many rows.
 const MOST_SLACK: u64 = 1000;
 
+/// No node has more clients. Far below what ranks can hold, so that sums over nodes never overflow.
+const MOST_CLIENTS: u64 = 1 << 40;
+
 /// The state of one selection. Nodes are known by their index.
 #[derive(Clone, Debug)]
 pub struct Selection {
@@ -211,6 +214,9 @@ impl Selection {
         let node = &mut self.nodes[index];
         let count = answer.count;
         match node.count {
+            _ if count > MOST_CLIENTS => {
+                Err(Inconsistent { node: index, what: "a count that no node can have" })
+            }
             None if answer.first > count => {
                 Err(Inconsistent { node: index, what: "a list that begins behind its end" })
             }

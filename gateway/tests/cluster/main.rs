@@ -490,6 +490,22 @@ async fn old_counts_cost_a_wave_and_not_the_bound() {
 }
 
 #[tokio::test]
+async fn a_node_that_claims_more_clients_than_can_be_costs_no_more_than_one_not_heard_of() {
+    let nodes: Vec<_> =
+        (0..2).map(|n| FakeNode::new(&format!("n{n}"), rows(n, 90, false), Behaviour::Honest)).collect();
+    *nodes[1].described.lock().unwrap() = Some(u64::MAX);
+    let cluster = cluster_of(&nodes).await;
+    let deadline = Instant::now() + DEADLINE;
+    while cluster.nodes().iter().any(|node| node.description.is_none()) {
+        assert!(Instant::now() < deadline);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let answer = list(&cluster, &query(2, 50, Order::default())).await.unwrap();
+    let expected: Vec<_> = model(&nodes, Order::default()).into_iter().skip(50).take(50).collect();
+    assert!(ids(&answer) == expected);
+}
+
+#[tokio::test]
 async fn a_nameless_answer_is_a_protocol_failure() {
     let node = FakeNode::new("n0", rows(0, 3, false), Behaviour::Nameless);
     let cluster = cluster_of(std::slice::from_ref(&node)).await;

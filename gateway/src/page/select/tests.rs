@@ -188,6 +188,7 @@ fn a_survey_that_cannot_be_true_names_its_node() {
     assert_eq!(refused(&|survey| survey.fences.reverse()).node, 1);
     assert_eq!(refused(&|survey| survey.fences.truncate(3)).node, 1);
     assert_eq!(refused(&|survey| survey.count = 5000).node, 1);
+    assert_eq!(refused(&|survey| survey.count = u64::MAX).what, "a count that no node can have");
     assert_eq!(
         refused(&|survey| survey.fences[7].1 = survey.fences[2].1).what,
         "fences that are not in order"

@@ -1,0 +1,6 @@
+//! What the fuzz targets share: clients, query strings, files whose content is input, and changes of an input.
+
+pub mod clients;
+pub mod file;
+pub mod mutate;
+pub mod parameters;

@@ -1,0 +1,284 @@
+//! Messages of the wire: what a node says to the gateway, and what a gateway asks of an agent. The first byte of the
+//! input says which message the rest is, the second the order or what is grouped by.
+//!
+//! - Rows that the gateway takes from a node are strictly increasing and all of that node; whichever way they are
+//!   merged with another node's, every row is there once and in order.
+//! - Fences that the gateway takes narrow the selection to ranks of the list.
+//! - Groups that the gateway takes add up to the node's total, and so do the top ones with the others.
+//! - An agent refuses a request or answers it as a plain list of its clients says, and the gateway takes that answer.
+
+#![no_main]
+
+use std::cmp::Ordering;
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+use prost::Message as _;
+use rollcall_fuzz::clients::{self, NODE};
+use rollcall_fuzz::mutate;
+use rollcall_gateway::page::groups::{Group, Tally, own_groups};
+use rollcall_gateway::page::merge::{merge, own_rows};
+use rollcall_gateway::page::select::{Selection, Step, Surveyed};
+use rollcall_gateway::page::streams::{self, Streams};
+use rollcall_node_agent::index::{self, Index};
+use rollcall_node_agent::query::{Count, List, Queries, Survey};
+use rollcall_proto::group::GroupValue;
+use rollcall_proto::v1::{
+    Client, CountRequest, CountResponse, ExportRequest, GroupBy, Key, ListRequest, ListResponse,
+    SurveyRequest, SurveyResponse,
+};
+use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed, 2, mutate::message)
+});
+
+fuzz_target!(|data: &[u8]| {
+    let [kind, choice, rest @ ..] = data else { return };
+    let order = clients::order(*choice);
+    match kind % 7 {
+        0 => ListResponse::decode(rest).map(|said| check_rows(order, said)),
+        1 => SurveyResponse::decode(rest).map(|said| check_fences(order, u64::from(kind / 7), &said)),
+        2 => CountResponse::decode(rest).map(|said| check_groups(i32::from(choice % 8), said)),
+        3 => ListRequest::decode(rest).map(answer_list),
+        4 => SurveyRequest::decode(rest).map(answer_survey),
+        5 => CountRequest::decode(rest).map(answer_count),
+        _ => ExportRequest::decode(rest).map(answer_export),
+    }
+    .unwrap_or_default();
+});
+
+fn compare(order: Order, a: &Client, b: &Client) -> Ordering {
+    order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref()))
+}
+
+fn is_before(order: Order, a: &Client, b: &Client) -> bool {
+    compare(order, a, b).is_lt()
+}
+
+fn sorted(order: Order, mut rows: Vec<Client>) -> Vec<Client> {
+    rows.sort_by(|a, b| compare(order, a, b));
+    rows
+}
+
+// What a node says.
+
+fn check_rows(order: Order, said: ListResponse) {
+    let mut rows = said.clients;
+    if own_rows(order, NODE, &mut rows).is_err() {
+        return;
+    }
+    assert!(rows.iter().all(|row| row.node == NODE));
+    assert!(rows.windows(2).all(|pair| is_before(order, &pair[0], &pair[1])));
+    let other = "b@127.0.0.1";
+    let others = clients::some().into_iter().map(|client| Client { node: other.into(), ..client });
+    let others = sorted(order, others.collect());
+    let expected = sorted(order, [rows.clone(), others.clone()].concat());
+    let merged = merge(order, vec![rows.clone(), others.clone()], 0, usize::MAX);
+    assert_eq!(merged, expected);
+    let (skip, take) = (expected.len() / 3, expected.len() / 2);
+    let page = merge(order, vec![others.clone(), rows.clone()], skip, take);
+    assert_eq!(page, &expected[skip..skip + take]);
+    let chunks =
+        |rows: Vec<Client>, size: usize| rows.chunks(size).map(<[Client]>::to_vec).collect::<Vec<_>>();
+    let mut sources = [chunks(rows, 2).into_iter(), chunks(others, 7).into_iter()];
+    let mut streams = Streams::new(order, sources.len());
+    let mut streamed = Vec::new();
+    loop {
+        match streams.step() {
+            streams::Step::Row(row) => streamed.push(row),
+            streams::Step::Wait { node } => match sources[node].next() {
+                Some(chunk) => streams.push(node, chunk).expect("the next rows come behind those before"),
+                None => streams.end(node),
+            },
+            streams::Step::End => break,
+        }
+    }
+    assert_eq!(streamed, expected);
+}
+
+/// The answer to the first wave of a selection over this node and one without clients.
+fn check_fences(order: Order, offset: u64, said: &SurveyResponse) {
+    let keys = said.fences.iter().map(|fence| {
+        let key = fence.key.as_ref()?;
+        Some((fence.rank, order.key_from_wire(key).ok()?))
+    });
+    // The gateway refuses an answer in which a key is missing, or is none of the order.
+    let Some(fences) = keys.collect::<Option<Vec<_>>>() else { return };
+    let mut selection = Selection::new(order, offset, 10, 2);
+    let empty = Surveyed { count: 0, first: 0, fences: Vec::new() };
+    let said = Surveyed { count: said.count, first: said.first, fences };
+    if selection.narrow(&[Some(said.clone()), Some(empty)]).is_err() {
+        return;
+    }
+    assert!(said.first <= said.count && said.fences.len() <= MAX_FENCES as usize);
+    assert_eq!((selection.total(), selection.total_ahead()), (said.count, said.count - said.first));
+    let (Step::Survey(ranges) | Step::Fetch { windows: ranges, .. }) = selection.step();
+    let range = &ranges[0];
+    assert!(
+        range.is_empty() || (said.first <= range.start && range.end <= said.count),
+        "{range:?} of {said:?}"
+    );
+    assert!(ranges[1].is_empty());
+}
+
+fn check_groups(group_by: i32, said: CountResponse) {
+    let Ok(group_by) = GroupBy::try_from(group_by) else { return };
+    let count = said.count;
+    let Ok(groups) = own_groups(group_by, count, said.groups) else { return };
+    let sum = |groups: &[Group]| groups.iter().map(|group| group.count).fold(0, u64::saturating_add);
+    assert_eq!(sum(&groups), if group_by == GroupBy::Unspecified { 0 } else { count });
+    assert!(groups.iter().all(|group| group.count > 0));
+    let values: HashSet<_> = groups.iter().map(|group| &group.value).collect();
+    assert_eq!(values.len(), groups.len());
+    for most in 1..=4 {
+        let mut tally = Tally::default();
+        tally.add(groups.clone());
+        let top = tally.top(most);
+        assert_eq!((top.total, top.groups.len()), (groups.len(), groups.len().min(most)));
+        assert_eq!(sum(&top.groups).saturating_add(top.other), sum(&groups));
+        assert!(top.groups.windows(2).all(|pair| pair[0].order(&pair[1]).is_lt()));
+        let is_shown = |group: &&Group| top.groups.contains(group);
+        let is_behind = |group: &Group| top.groups.last().is_some_and(|last| last.order(group).is_lt());
+        assert!(groups.iter().filter(|group| !is_shown(group)).all(is_behind));
+    }
+}
+
+// What an agent answers.
+
+/// The clients of the agent as it sends them, and the agent's questions.
+fn agent() -> &'static (Vec<Client>, Queries) {
+    static AGENT: OnceLock<(Vec<Client>, Queries)> = OnceLock::new();
+    AGENT.get_or_init(|| {
+        let index = Index::new(NODE);
+        index.resync(clients::some());
+        let own = clients::some().into_iter().map(|client| Client { node: NODE.into(), ..client });
+        (own.collect(), Queries::new(Arc::new(index)))
+    })
+}
+
+/// The clients that match, with their node's name; `None` for a filter or an order that is refused.
+fn model(filter: Option<v1::Filter>, order: Option<v1::Order>) -> Option<(Order, Vec<Client>)> {
+    let matcher = Matcher::new(filter.unwrap_or_default()).ok()?;
+    let order = Order::try_from(order.unwrap_or_default()).ok()?;
+    let matching = agent().0.iter().filter(|client| matcher.matches(&client.as_client_ref()));
+    Some((order, sorted(order, matching.cloned().collect())))
+}
+
+/// How many of the rows come before or at a key; `None` for a key that is refused.
+fn rank_after(order: Order, rows: &[Client], after: Option<&Key>) -> Option<usize> {
+    let Some(after) = after else { return Some(0) };
+    let after = order.key_from_wire(after).ok()?;
+    Some(rows.partition_point(|row| order.compare(&order.key(&row.as_client_ref()), &after).is_le()))
+}
+
+fn at(rank: u64) -> usize {
+    usize::try_from(rank).unwrap_or(usize::MAX)
+}
+
+fn answer_list(request: ListRequest) {
+    let list = List::try_from(request.clone());
+    let ListRequest { filter, order, offset, limit, snapshot, after, .. } = request;
+    let expected = model(filter, order)
+        .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
+        .filter(|_| limit <= MAX_WINDOW);
+    let Some((first, order, rows)) = expected else {
+        assert!(list.is_err(), "{list:?}");
+        return;
+    };
+    let list = list.expect("a request that the contract allows");
+    if snapshot != 0 {
+        // Nothing that the input guesses is the number of a snapshot.
+        assert!(agent().1.view(&list.selection, Instant::now(), &|| false).is_err());
+        return;
+    }
+    check_answer(order, &list, &rows, first, at(offset)..at(offset.saturating_add(limit.into())));
+}
+
+fn answer_export(request: ExportRequest) {
+    let list = List::try_from(request.clone());
+    let Some((order, rows)) = model(request.filter, request.order) else {
+        assert!(list.is_err(), "{list:?}");
+        return;
+    };
+    let list = list.expect("a request that the contract allows");
+    check_answer(order, &list, &rows, 0, 0..usize::MAX);
+}
+
+/// The rows of a list are these of the model, and the gateway takes them.
+fn check_answer(order: Order, list: &List, rows: &[Client], first: usize, ranks: Range<usize>) {
+    let view = agent().1.view(&list.selection, Instant::now(), &|| false).expect("a view of what is there");
+    assert_eq!((at(view.count()), at(list.selection.first(&view))), (rows.len(), first));
+    let rank = |rank: usize| (first.saturating_add(rank)).min(rows.len());
+    let expected = &rows[rank(ranks.start)..rank(ranks.end)];
+    let from = list.selection.first(&view);
+    let (start, end) = (from.saturating_add(list.ranks.start), from.saturating_add(list.ranks.end));
+    let mut sent: Vec<Client> = view.clients(start..end).collect();
+    assert_eq!(own_rows(order, NODE, &mut sent), Ok(()));
+    assert_eq!(sent, expected);
+}
+
+fn answer_survey(request: SurveyRequest) {
+    let survey = Survey::try_from(request.clone());
+    let SurveyRequest { filter, order, snapshot, start, end, fences, after } = request.clone();
+    let expected = model(filter, order)
+        .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
+        .filter(|_| (1..=MAX_FENCES).contains(&fences) && start <= end);
+    let Some((first, order, rows)) = expected else {
+        assert!(survey.is_err(), "{survey:?}");
+        return;
+    };
+    let survey = survey.expect("a request that the contract allows");
+    let answer = agent().1.survey(&survey, Instant::now(), &|| false);
+    if snapshot != 0 {
+        assert!(answer.is_err(), "{answer:?}");
+        return;
+    }
+    let answer = answer.expect("an answer about what is there");
+    assert_eq!((at(answer.count), at(answer.first)), (rows.len(), first));
+    let (start, end) = (at(start).max(first), at(end).min(rows.len()));
+    let length = end.saturating_sub(start);
+    let most = length.min(fences as usize);
+    let expected = (0..most).map(|k| {
+        let rank = start + k * length / most;
+        v1::Fence { rank: rank as u64, key: Some(order.key(&rows[rank].as_client_ref()).into()) }
+    });
+    assert_eq!(answer.fences, expected.collect::<Vec<_>>());
+    // The gateway takes the answer to its own question.
+    let mut selection = Selection::new(order, 0, 1, 1);
+    let all = SurveyRequest { snapshot: 0, start: 0, end: u64::MAX, fences: selection.fences(), ..request };
+    let all = Survey::try_from(all).expect("a request that the contract allows");
+    let answer = agent().1.survey(&all, Instant::now(), &|| false).expect("an answer about what is there");
+    let fences = answer
+        .fences
+        .iter()
+        .filter_map(|fence| Some((fence.rank, order.key_from_wire(fence.key.as_ref()?).ok()?)));
+    let said = Surveyed { count: answer.count, first: answer.first, fences: fences.collect() };
+    assert_eq!(selection.narrow(&[Some(said)]), Ok(()));
+}
+
+fn answer_count(request: CountRequest) {
+    let count = Count::try_from(request.clone());
+    let expected = model(request.filter, None).zip(GroupBy::try_from(request.group_by).ok());
+    let Some(((_, rows), group_by)) = expected else {
+        assert!(count.is_err(), "{count:?}");
+        return;
+    };
+    let count = count.expect("a request that the contract allows");
+    let answer = agent().1.count(&count, &|| false).expect("few groups");
+    let index::Count { count, groups } = answer;
+    assert_eq!(at(count), rows.len());
+    if group_by == GroupBy::Unspecified {
+        assert!(groups.is_empty());
+    }
+    for group in &groups {
+        let of_group = |row: &&Client| {
+            GroupValue::of(group_by, &row.as_client_ref()).map(v1::group::Value::from) == group.value
+        };
+        assert_eq!(at(group.count), rows.iter().filter(of_group).count(), "{group:?}");
+    }
+    own_groups(group_by, count, groups).expect("the gateway takes the groups");
+}
