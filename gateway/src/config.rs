@@ -16,7 +16,6 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use self::values::{BasePath, Count};
-use crate::audit::Audit;
 use crate::cluster::{ClusterSettings, NodeTls};
 use crate::http::limits::Limits;
 use crate::key_file::KeyFile;
@@ -46,8 +45,8 @@ pub struct Config {
     pub base_path: BasePath,
     /// Who may use it; at first there is at least one key.
     pub keys: Arc<LiveKeys>,
-    /// Where kicks go on record.
-    pub audit: Audit,
+    /// Where kicks go on record; the log without.
+    pub audit_log: Option<PathBuf>,
     /// Whether some keys stood in the open, on the command line or in the environment.
     pub keys_in_the_open: bool,
     /// How long a request may take.
@@ -67,7 +66,7 @@ pub struct Config {
 /// A configuration that cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// A file cannot be read, or not be written.
+    /// A file cannot be read, or its folder not be found.
     #[error("{key} {}: {source}", path.display())]
     Unreadable {
         /// The key that names it.
@@ -184,7 +183,7 @@ impl Config {
             tls,
             cluster,
             keys: Arc::new(keys(&told)?),
-            audit: audit(&told)?,
+            audit_log: audit_log(&told)?,
             base_path: told.base_path.unwrap_or_default(),
             keys_in_the_open,
             request_timeout: told.request_timeout.map_or(seconds(5), |text| text.0),
@@ -271,10 +270,15 @@ fn keys(told: &Layer) -> Result<LiveKeys, ConfigError> {
     Ok(keys)
 }
 
-fn audit(told: &Layer) -> Result<Audit, ConfigError> {
-    let Some(path) = &told.audit_log else { return Ok(Audit::default()) };
+/// Checks that the file can be made or is there; it is opened at start.
+fn audit_log(told: &Layer) -> Result<Option<PathBuf>, ConfigError> {
+    let Some(path) = &told.audit_log else { return Ok(None) };
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
     let unusable = |source| ConfigError::Unreadable { key: "audit-log", path: path.clone(), source };
-    Audit::to_file(path).map_err(unusable)
+    if !std::fs::metadata(folder).map_err(unusable)?.is_dir() || path.is_dir() {
+        return Err(unfit(format!("audit-log {}: expected a file in a folder that exists", path.display())));
+    }
+    Ok(Some(path.clone()))
 }
 
 fn read(key: &'static str, path: &Path) -> Result<String, ConfigError> {

@@ -25,4 +25,4 @@ pub use self::config::Config;
 #[cfg(any(fuzzing, clippy))]
 pub use self::http::fuzzing;
 pub use self::http::limits::Limits;
-pub use self::run::{Gateway, run};
+pub use self::run::{Gateway, StartError, run};

@@ -1,26 +1,45 @@
 //! The gateway from start to end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
+use crate::audit::Audit;
 use crate::cluster::{Cluster, InvalidNode};
 use crate::config::Config;
 use crate::http::api::Api;
 use crate::http::{self, Drain};
 use crate::serve::serve;
 
+/// Why a gateway does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address or TLS setting that no connection to a node can be made with.
+    #[error(transparent)]
+    Node(#[from] InvalidNode),
+    /// Kicks cannot be put on record.
+    #[error("audit-log {}: {source}", path.display())]
+    Audit {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
 /// Starts a gateway and serves; see [`Gateway`].
 ///
 /// # Errors
-/// [`InvalidNode`], before anything is answered.
+/// [`StartError`], before anything is answered.
 pub async fn run(
     config: Config,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), InvalidNode> {
+) -> Result<(), StartError> {
     Gateway::start(config)?.serve(listener, shutdown).await;
     Ok(())
 }
@@ -37,12 +56,16 @@ impl Gateway {
     /// Starts following the nodes, which may all be silent. Needs a tokio runtime.
     ///
     /// # Errors
-    /// [`InvalidNode`] names an address or TLS setting that no connection can be made with.
-    pub fn start(config: Config) -> Result<Self, InvalidNode> {
+    /// [`StartError`]
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let audit = config.audit_log.as_deref().map(|path| {
+            Audit::to_file(path).map_err(|source| StartError::Audit { path: path.to_owned(), source })
+        });
+        let audit = audit.transpose()?.unwrap_or_default();
         let cluster = Cluster::start(&config.cluster)?;
         let drain = Drain::default();
         let base_path = config.base_path.as_str().to_owned();
-        let (keys, audit) = (Arc::clone(&config.keys), config.audit.clone());
+        let keys = Arc::clone(&config.keys);
         let api = Api::new(cluster, keys, audit, base_path, config.request_timeout, config.limits);
         let app = http::router(api, drain.clone());
         Ok(Self { config, app, drain })

@@ -1,6 +1,6 @@
 //! Clients: one that has everything, some that have little, and orders by number.
 
-use rollcall_proto::v1::{Client, ConnState};
+use rollcall_proto::v1::{Client, ConnState, Statistics};
 use rollcall_proto::{Order, SortField};
 
 /// The node that the clients of [`some`] are on.
@@ -59,14 +59,18 @@ pub fn some() -> Vec<Client> {
         connected_at_ms: i64::try_from(n % 8).ok().filter(|at| *at > 0),
         disconnected_at_ms: i64::try_from(n % 5).ok().filter(|at| *at > 0),
         created_at_ms: i64::try_from(n % 9).ok(),
-        statistics: None,
+        statistics: (!n.is_multiple_of(5)).then(|| Statistics {
+            recv_oct: Some(n % 4),
+            mqueue_len: n.is_multiple_of(2).then_some(n % 3),
+            ..Statistics::default()
+        }),
     };
     (1..=40).map(client).collect()
 }
 
 /// An order of this number: any field, either way round.
 pub fn order(number: u8) -> Order {
-    let fields = SortField::ALL;
+    let fields: Vec<SortField> = SortField::IDENTITY.into_iter().chain(SortField::LIVE).collect();
     let at = usize::from(number) % (2 * fields.len());
     Order { field: fields[at / 2], descending: at % 2 == 1 }
 }

@@ -6,7 +6,8 @@
 //! - What is read as a number is one.
 //! - An unknown parameter is refused wherever it stands.
 //! - A refusal names a parameter that came, and one that is wrong by itself is refused alone in the same words.
-//! - A cursor of a list is read in that list and in no other.
+//! - A cursor of a list is read in that list and in no other; a list by a live figure has none, and no page behind the
+//!   first 10,000 clients.
 
 #![no_main]
 
@@ -19,7 +20,7 @@ use rollcall_fuzz::parameters::{Written, decode, encode, name_and_value, parts};
 use rollcall_gateway::cluster::{CountQuery, ExportQuery, ListQuery, Scope, Start};
 use rollcall_gateway::fuzzing::{self, Read, Refused};
 use rollcall_gateway::page::cursor::Position;
-use rollcall_proto::{MAX_LIMIT, Order};
+use rollcall_proto::{MAX_LIMIT, MAX_RANKED, Order};
 
 /// More parameters are refused, so that nothing can be added to as many.
 const MOST_PARAMETERS: usize = 256;
@@ -48,6 +49,7 @@ const FORM: Form = Form {
         "desc",
         "node",
         "node,recv_oct",
+        "recv_oct",
         "%00",
         "%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC%C3%BC",
         "%C3",
@@ -200,11 +202,14 @@ fn check_list(text: &str, read: &Read<ListQuery>) {
     match start {
         Start::Page(page) => {
             assert!(*page >= 1);
+            let end = page.saturating_mul((*limit).into());
+            assert!(!order.field.is_live() || end <= MAX_RANKED.into(), "ranks up to {end}");
             check_cursor(text, read);
             written.add("_page", page);
         }
         Start::Cursor(Position::After(key)) => {
-            written.add("_cursor", fuzzing::cursor_behind(&read.query, key));
+            let cursor = fuzzing::cursor_behind(&read.query, key).expect("a list that goes on can be walked");
+            written.add("_cursor", cursor);
         }
         // How much of a long key stands in a cursor is for the gateway to choose.
         Start::Cursor(Position::Cut(_)) => return,
@@ -222,7 +227,12 @@ fn check_cursor(text: &str, read: &Read<ListQuery>) {
     }
     let order = read.query.order;
     let key = order.key(&clients::example().as_client_ref()).into();
-    let cursor = fuzzing::cursor_behind(&read.query, &key);
+    let Some(cursor) = fuzzing::cursor_behind(&read.query, &key) else {
+        assert!(order.field.is_live());
+        let refused = fuzzing::list(&format!("{text}&_cursor=")).expect_err("no walk by a live figure");
+        assert_eq!(refused.parameter.as_deref(), Some("_cursor"));
+        return;
+    };
     let behind = fuzzing::list(&format!("{text}&_cursor={cursor}")).expect("a cursor of this list is read");
     assert_eq!(behind.query, ListQuery { start: Start::Cursor(Position::After(key)), ..read.query.clone() });
     let other = Order { descending: !order.descending, ..order };

@@ -1,6 +1,7 @@
 //! Messages of the wire: what a node says to the gateway, and what a gateway asks of an agent. The first byte of the
 //! input says which message the rest is, the second the order or what is grouped by.
 //!
+//! - A list is read from its bytes as prost reads it, or refused by both.
 //! - Rows that the gateway takes from a node are strictly increasing and all of that node; whichever way they are
 //!   merged with another node's, every row is there once and in order.
 //! - Fences that the gateway takes narrow the selection to ranks of the list.
@@ -21,16 +22,17 @@ use rollcall_fuzz::clients::{self, NODE};
 use rollcall_fuzz::mutate;
 use rollcall_gateway::page::groups::{Group, Tally, own_groups};
 use rollcall_gateway::page::merge::{merge, own_rows};
+use rollcall_gateway::page::rows::{NodeRows, RowRef};
 use rollcall_gateway::page::select::{Selection, Step, Surveyed};
 use rollcall_gateway::page::streams::{self, Streams};
 use rollcall_node_agent::index::{self, Index};
 use rollcall_node_agent::query::{Count, List, Queries, Survey};
 use rollcall_proto::group::GroupValue;
 use rollcall_proto::v1::{
-    Client, CountRequest, CountResponse, ExportRequest, GroupBy, Key, ListRequest, ListResponse,
+    Client, CountRequest, CountResponse, ExportRequest, GroupBy, Key, ListRequest, ListResponse, Statistics,
     SurveyRequest, SurveyResponse,
 };
-use rollcall_proto::{MAX_FENCES, MAX_WINDOW, Matcher, Order, v1};
+use rollcall_proto::{ClientRef, MAX_FENCES, MAX_RANKED, MAX_WINDOW, Matcher, Order, v1};
 
 fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
     mutate::mutate(data, size, max_size, seed, 2, mutate::message)
@@ -40,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
     let [kind, choice, rest @ ..] = data else { return };
     let order = clients::order(*choice);
     match kind % 7 {
-        0 => ListResponse::decode(rest).map(|said| check_rows(order, said)),
+        0 => Ok(check_rows(order, rest)),
         1 => SurveyResponse::decode(rest).map(|said| check_fences(order, u64::from(kind / 7), &said)),
         2 => CountResponse::decode(rest).map(|said| check_groups(i32::from(choice % 8), said)),
         3 => ListRequest::decode(rest).map(answer_list),
@@ -66,22 +68,37 @@ fn sorted(order: Order, mut rows: Vec<Client>) -> Vec<Client> {
 
 // What a node says.
 
-fn check_rows(order: Order, said: ListResponse) {
+fn check_rows(order: Order, bytes: &[u8]) {
+    let mut packed = NodeRows::default();
+    let read = packed.read(bytes, usize::MAX);
+    let said = ListResponse::decode(bytes);
+    assert_eq!(read.is_ok(), said.is_ok(), "{read:?} and {said:?}");
+    let (Ok(head), Ok(said)) = (read, said) else { return };
+    assert_eq!((head.identity, head.count, head.first), (said.identity, said.count, said.first));
     let mut rows = said.clients;
-    if own_rows(order, NODE, &mut rows).is_err() {
+    assert_eq!(packed.len(), rows.len());
+    let is_taken = own_rows(order, NODE, &mut rows);
+    assert_eq!(packed.belong_to(NODE, order), is_taken);
+    if is_taken.is_err() {
         return;
     }
     assert!(rows.iter().all(|row| row.node == NODE));
     assert!(rows.windows(2).all(|pair| is_before(order, &pair[0], &pair[1])));
+    assert!(packed.iter().map(packed_row).eq(rows.iter().map(whole_row)));
+
     let other = "b@127.0.0.1";
     let others = clients::some().into_iter().map(|client| Client { node: other.into(), ..client });
     let others = sorted(order, others.collect());
     let expected = sorted(order, [rows.clone(), others.clone()].concat());
-    let merged = merge(order, vec![rows.clone(), others.clone()], 0, usize::MAX);
-    assert_eq!(merged, expected);
+    let message = ListResponse { clients: others.clone(), ..ListResponse::default() };
+    let mut packed_others = NodeRows::default();
+    packed_others.read(&message.encode_to_vec(), usize::MAX).expect("rows of ours are read");
+    packed_others.belong_to(other, order).expect("rows of ours are in order");
+    let merged = merge(order, vec![packed.clone(), packed_others.clone()], 0, usize::MAX);
+    assert!(merged.iter().map(packed_row).eq(expected.iter().map(whole_row)));
     let (skip, take) = (expected.len() / 3, expected.len() / 2);
-    let page = merge(order, vec![others.clone(), rows.clone()], skip, take);
-    assert_eq!(page, &expected[skip..skip + take]);
+    let page = merge(order, vec![packed_others, packed], skip, take);
+    assert!(page.iter().map(packed_row).eq(expected[skip..skip + take].iter().map(whole_row)));
     let chunks =
         |rows: Vec<Client>, size: usize| rows.chunks(size).map(<[Client]>::to_vec).collect::<Vec<_>>();
     let mut sources = [chunks(rows, 2).into_iter(), chunks(others, 7).into_iter()];
@@ -98,6 +115,14 @@ fn check_rows(order: Order, said: ListResponse) {
         }
     }
     assert_eq!(streamed, expected);
+}
+
+fn packed_row(row: RowRef<'_>) -> (ClientRef<'_>, Statistics) {
+    (ClientRef { statistics: None, ..row.client }, *row.statistics)
+}
+
+fn whole_row(client: &Client) -> (ClientRef<'_>, Statistics) {
+    (ClientRef { statistics: None, ..client.as_client_ref() }, client.statistics.unwrap_or_default())
 }
 
 /// The answer to the first wave of a selection over this node and one without clients.
@@ -118,10 +143,8 @@ fn check_fences(order: Order, offset: u64, said: &SurveyResponse) {
     assert_eq!((selection.total(), selection.total_ahead()), (said.count, said.count - said.first));
     let (Step::Survey(ranges) | Step::Fetch { windows: ranges, .. }) = selection.step();
     let range = &ranges[0];
-    assert!(
-        range.is_empty() || (said.first <= range.start && range.end <= said.count),
-        "{range:?} of {said:?}"
-    );
+    let ranked = if order.field.is_live() { said.count.min(MAX_RANKED.into()) } else { said.count };
+    assert!(range.is_empty() || (said.first <= range.start && range.end <= ranked), "{range:?} of {said:?}");
     assert!(ranges[1].is_empty());
 }
 
@@ -155,7 +178,12 @@ fn agent() -> &'static (Vec<Client>, Queries) {
     AGENT.get_or_init(|| {
         let index = Index::new(NODE);
         index.resync(clients::some());
-        let own = clients::some().into_iter().map(|client| Client { node: NODE.into(), ..client });
+        // The index has no live figures.
+        let own = clients::some().into_iter().map(|client| Client {
+            node: NODE.into(),
+            statistics: None,
+            ..client
+        });
         (own.collect(), Queries::new(Arc::new(index)))
     })
 }
@@ -184,23 +212,29 @@ fn answer_list(request: ListRequest) {
     let ListRequest { filter, order, offset, limit, snapshot, after, .. } = request;
     let expected = model(filter, order)
         .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
-        .filter(|_| limit <= MAX_WINDOW);
+        .filter(|_| limit <= MAX_WINDOW)
+        .filter(|(_, order, _)| !order.field.is_live() || (after.is_none() && is_ranked(offset, limit)));
     let Some((first, order, rows)) = expected else {
         assert!(list.is_err(), "{list:?}");
         return;
     };
     let list = list.expect("a request that the contract allows");
-    if snapshot != 0 {
-        // Nothing that the input guesses is the number of a snapshot.
-        assert!(agent().1.view(&list.selection, Instant::now(), &|| false).is_err());
+    if snapshot != 0 || order.field.is_live() {
+        // Nothing that the input guesses is the number of a snapshot, and whom to rank the index does not know.
+        assert!(agent().1.listing(&list.selection, Instant::now(), &|| false).is_err());
         return;
     }
     check_answer(order, &list, &rows, first, at(offset)..at(offset.saturating_add(limit.into())));
 }
 
+fn is_ranked(offset: u64, limit: u32) -> bool {
+    offset.saturating_add(limit.into()) <= MAX_RANKED.into()
+}
+
 fn answer_export(request: ExportRequest) {
     let list = List::try_from(request.clone());
-    let Some((order, rows)) = model(request.filter, request.order) else {
+    let expected = model(request.filter, request.order).filter(|(order, _)| !order.field.is_live());
+    let Some((order, rows)) = expected else {
         assert!(list.is_err(), "{list:?}");
         return;
     };
@@ -210,7 +244,7 @@ fn answer_export(request: ExportRequest) {
 
 /// The rows of a list are these of the model, and the gateway takes them.
 fn check_answer(order: Order, list: &List, rows: &[Client], first: usize, ranks: Range<usize>) {
-    let view = agent().1.view(&list.selection, Instant::now(), &|| false).expect("a view of what is there");
+    let view = agent().1.listing(&list.selection, Instant::now(), &|| false).expect("what is there");
     assert_eq!((at(view.count()), at(list.selection.first(&view))), (rows.len(), first));
     let rank = |rank: usize| (first.saturating_add(rank)).min(rows.len());
     let expected = &rows[rank(ranks.start)..rank(ranks.end)];
@@ -226,18 +260,19 @@ fn answer_survey(request: SurveyRequest) {
     let SurveyRequest { filter, order, snapshot, start, end, fences, after } = request.clone();
     let expected = model(filter, order)
         .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
-        .filter(|_| (1..=MAX_FENCES).contains(&fences) && start <= end);
+        .filter(|_| (1..=MAX_FENCES).contains(&fences) && start <= end)
+        .filter(|(_, order, _)| !order.field.is_live() || after.is_none());
     let Some((first, order, rows)) = expected else {
         assert!(survey.is_err(), "{survey:?}");
         return;
     };
     let survey = survey.expect("a request that the contract allows");
-    let answer = agent().1.survey(&survey, Instant::now(), &|| false);
-    if snapshot != 0 {
-        assert!(answer.is_err(), "{answer:?}");
+    let listing = agent().1.listing(&survey.selection, Instant::now(), &|| false);
+    if snapshot != 0 || order.field.is_live() {
+        assert!(listing.is_err(), "{listing:?}");
         return;
     }
-    let answer = answer.expect("an answer about what is there");
+    let answer = agent().1.survey(&survey, listing.expect("what is there"), Instant::now());
     assert_eq!((at(answer.count), at(answer.first)), (rows.len(), first));
     let (start, end) = (at(start).max(first), at(end).min(rows.len()));
     let length = end.saturating_sub(start);
@@ -251,7 +286,8 @@ fn answer_survey(request: SurveyRequest) {
     let mut selection = Selection::new(order, 0, 1, 1);
     let all = SurveyRequest { snapshot: 0, start: 0, end: u64::MAX, fences: selection.fences(), ..request };
     let all = Survey::try_from(all).expect("a request that the contract allows");
-    let answer = agent().1.survey(&all, Instant::now(), &|| false).expect("an answer about what is there");
+    let listing = agent().1.listing(&all.selection, Instant::now(), &|| false).expect("what is there");
+    let answer = agent().1.survey(&all, listing, Instant::now());
     let fences = answer
         .fences
         .iter()
