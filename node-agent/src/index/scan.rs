@@ -190,6 +190,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
         #[test]
         fn a_scan_is_the_matcher_row_by_row(
             clients in proptest::collection::vec((client(), any::<bool>()), 0..300),
