@@ -109,7 +109,10 @@ impl Scan {
             [(self.created_at, &segment.created_at), (self.connected_at, &segment.connected_at)]
         {
             if let Some((from, to)) = bounds {
-                rows &= times.rows(|time| (from <= time) & (time <= to));
+                // One comparison instead of two; bounds the wrong way round let nothing through.
+                let span = to.wrapping_sub(from) as u64;
+                let within = times.rows(|time| time.wrapping_sub(from) as u64 <= span);
+                rows &= if from <= to { within } else { 0 };
             }
         }
         if !self.ip_addresses.is_empty() {
