@@ -283,6 +283,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn a_row_gives_back_the_client_it_was_made_of_and_its_values(clients in proptest::collection::vec(client(), 1..200)) {
             let mut table = Table::default();

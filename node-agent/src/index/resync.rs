@@ -106,6 +106,7 @@ mod tests {
     use super::*;
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
         #[test]
         fn clients_are_packed_in_order_and_the_later_of_two_counts(clients in proptest::collection::vec(client(), 0..60)) {
             let mut expected: Vec<Client> = Vec::new();

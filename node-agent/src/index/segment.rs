@@ -66,6 +66,13 @@ impl<T: Copy + Default + PartialEq> Column<T> {
         }
     }
 
+    /// Reads every cache line of the values, and gives something that depends on them.
+    pub(super) fn touch(&self) -> usize {
+        let one_a_line = (64 / size_of::<T>()).max(1);
+        let values = self.values.iter().flat_map(|values| values.iter().step_by(one_a_line));
+        values.filter(|&&value| value == T::default()).count()
+    }
+
     /// The rows that have a value, and one that passes the test.
     pub(super) fn rows(&self, test: impl Fn(T) -> bool) -> Mask {
         let Some(values) = &self.values else { return 0 };
@@ -161,6 +168,10 @@ impl Addresses {
         };
         self.v4.set(at, v4);
         self.v6.set(at, v6);
+    }
+
+    pub(super) fn touch(&self) -> usize {
+        self.v4.touch() ^ self.v6.touch()
     }
 
     /// The rows that have this address.

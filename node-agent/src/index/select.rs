@@ -15,7 +15,7 @@ use super::lists::listed;
 use super::ordered::Ordered;
 use super::scan::{Matches, Scan};
 use super::sorts::{sort_by_clientid, sort_by_field};
-use super::view::Rows;
+use super::view::Arranged;
 use super::{Index, STOP_INTERVAL, Stopped};
 
 /// So many rows are scanned or walked through in the time that one row takes to be looked at alone, or to be sorted
@@ -147,8 +147,8 @@ fn picked(list: &Ordered, matches: &Matches) -> Vec<u32> {
 
 impl Index {
     /// All rows, in the ascending order by a field.
-    pub(super) fn all(&self, snapshot: &Snapshot, field: SortField) -> Rows {
-        Rows::Listed(snapshot.by_field.clone().unwrap_or_else(|| self.sort_all(snapshot, field)))
+    pub(super) fn all(&self, snapshot: &Snapshot, field: SortField) -> Arranged {
+        Arranged::Listed(snapshot.by_field.clone().unwrap_or_else(|| self.sort_all(snapshot, field)))
     }
 
     /// The rows that match, in the ascending order by a field.
@@ -158,7 +158,7 @@ impl Index {
         matcher: &Matcher,
         field: SortField,
         stop: &dyn Fn() -> bool,
-    ) -> Result<Rows, Stopped> {
+    ) -> Result<Arranged, Stopped> {
         let columns = &snapshot.columns;
         let slots = if let Some(candidates) = snapshot.candidates(matcher) {
             let slots = snapshot.named(&candidates, matcher, stop)?;
@@ -177,7 +177,7 @@ impl Index {
                 self.arranged(snapshot, &matches, field)
             }
         };
-        Ok(Rows::Picked(Arc::new(slots)))
+        Ok(Arranged::Picked(Arc::new(slots)))
     }
 
     /// Many rows, in the ascending order by a field.

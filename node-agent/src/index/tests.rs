@@ -183,6 +183,7 @@ fn check_view(view: &View, order: Order, expected: &[Client]) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(120))]
     #[test]
     fn an_index_is_one_sorted_vec(
         steps in proptest::collection::vec(step(), 0..120),

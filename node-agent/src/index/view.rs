@@ -17,21 +17,21 @@ pub struct View {
     node: Arc<str>,
     order: Order,
     columns: Columns,
-    rows: Rows,
-    /// Rows that have a value to sort by; the others stand behind them in both directions.
+    rows: Arranged,
+    /// Arranged that have a value to sort by; the others stand behind them in both directions.
     valued: usize,
 }
 
-/// Rows in ascending order of some field. A descending view reads the same rows from the other end.
+/// Arranged in ascending order of some field. A descending view reads the same rows from the other end.
 #[derive(Clone, Debug)]
-pub(super) enum Rows {
+pub(super) enum Arranged {
     /// Shared with the index.
     Listed(Ordered),
     /// Selected or sorted for this view.
     Picked(Arc<Vec<u32>>),
 }
 
-impl Rows {
+impl Arranged {
     fn len(&self) -> usize {
         match self {
             Self::Listed(list) => list.len(),
@@ -64,7 +64,7 @@ impl Rows {
 }
 
 impl View {
-    pub(super) fn new(node: Arc<str>, order: Order, columns: Columns, rows: Rows) -> Self {
+    pub(super) fn new(node: Arc<str>, order: Order, columns: Columns, rows: Arranged) -> Self {
         let mut view = Self { node, order, columns, valued: rows.len(), rows };
         if order.descending {
             view.valued = view.rows.partition_point(|slot| view.value(slot).is_some());
@@ -82,8 +82,8 @@ impl View {
     #[must_use]
     pub fn bytes(&self) -> usize {
         match &self.rows {
-            Rows::Listed(_) => 0,
-            Rows::Picked(slots) => slots.capacity() * size_of::<u32>(),
+            Arranged::Listed(_) => 0,
+            Arranged::Picked(slots) => slots.capacity() * size_of::<u32>(),
         }
     }
 
