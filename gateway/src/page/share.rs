@@ -47,8 +47,8 @@ pub fn windows(end: u64, nodes: &[Expected]) -> Vec<u64> {
         let share = if total > 0.0 { (weight(node) / total).min(1.0) } else { 1.0 };
         let mean = end as f64 * share;
         let window = mean + DEVIATIONS * (mean * (1.0 - share)).sqrt();
-        // Far below 2^53, so the cast is exact; one more row shows that the page has ended.
-        (window.ceil() as u64 + 1).min(end)
+        // One more row shows that the page has ended.
+        (window.ceil() as u64).saturating_add(1).min(end)
     };
     nodes.iter().map(window).collect()
 }
@@ -94,6 +94,7 @@ mod tests {
         assert_eq!(windows(100, &expected(&[1_000_000, 10])), [100, 2]);
         assert_eq!(windows(0, &expected(&[5, 5])), [0, 0]);
         assert!(windows(100, &[]).is_empty());
+        assert_eq!(windows(u64::MAX, &expected(&[7])), [u64::MAX]);
     }
 
     #[test]

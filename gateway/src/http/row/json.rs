@@ -86,8 +86,9 @@ struct Entries<'a, 'b> {
     out: &'a mut Vec<u8>,
 }
 
+// Inlined for each key, whose length is then known where it is copied.
 impl Entries<'_, '_> {
-    #[inline]
+    #[inline(always)]
     fn maybe<T>(&mut self, key: &str, value: Option<T>, write: impl FnOnce(T, &mut Vec<u8>)) {
         if self.row.fields.has(self.at) {
             self.out.extend_from_slice(key.as_bytes());
@@ -99,10 +100,12 @@ impl Entries<'_, '_> {
         self.at += 1;
     }
 
+    #[inline(always)]
     fn text(&mut self, key: &str, value: &str) {
         self.maybe(key, Some(value), text);
     }
 
+    #[inline(always)]
     fn figure(&mut self, key: &str, value: Option<u64>) {
         self.maybe(key, value, |value, out| match value {
             digit @ 0..10 => out.push(b'0' + digit as u8),
