@@ -5,12 +5,12 @@
 //! - an unfiltered list by clientid or username, either way round, costs no walk over the rows, an exact clientid
 //!   or username a search;
 //! - any other filter is one scan over columns. Of a million clients one core counts those of a connection state in
-//!   0.2 ms, of an address, a level or a span of time in 1 to 4, those with a substring that few ids have in 2 to 9 and
-//!   with one that most have in 14; to pick half of them in order takes 3 ms more;
+//!   0.2 ms, of an address, a level or a span of time in 0.6 to 1.6, those with a substring that no or few ids have in 2
+//!   to 5 and with one that all have in 12; to pick half of them in order takes 2 ms more;
 //! - the first list by another field is one sort, 20 to 110 ms of a core for a million clients, which changes then keep
 //!   true: the next one costs nothing, and with a filter no more than a scan;
 //! - a change takes some 10 µs at a million clients, and 5 to 7 for each sort that is kept; the first one beside a view
-//!   0.1 ms, also at four million;
+//!   0.1 ms, and 0.3 at four million;
 //! - a session that has ended never comes back by late news;
 //! - readers hold the lock for the copy of some pointers, however long they then read;
 //! - about 105 bytes a client with an id of 20 bytes and a user name of 10, and 5 for each sort that is kept.

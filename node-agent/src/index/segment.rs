@@ -76,7 +76,7 @@ impl<T: Copy + Default + PartialEq> Column<T> {
     /// The rows that have a value, and one that passes the test.
     pub(super) fn rows(&self, test: impl Fn(T) -> bool) -> Mask {
         let Some(values) = &self.values else { return 0 };
-        // Tests of sixteen values and the gathering of their results are loops that the compiler can unroll into
+        // Tests of 64 values and the gathering of their results are loops that the compiler can unroll into
         // instructions on many values.
         let mut passed: Mask = 0;
         for (number, values) in values.as_chunks::<64>().0.iter().enumerate() {
