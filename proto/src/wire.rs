@@ -337,7 +337,8 @@ mod tests {
         let expected = expected.map(|message| {
             let rows = message.clients.iter().map(|client| {
                 let statistics = client.statistics.unwrap_or_default();
-                format!("{:?}", WireRow { client: client.as_client_ref(), statistics })
+                let client = ClientRef { statistics: None, ..client.as_client_ref() };
+                format!("{:?}", WireRow { client, statistics })
             });
             let rows = rows.collect::<Vec<_>>();
             let ListResponse { identity, count, first, .. } = message;

@@ -117,6 +117,15 @@ impl Process {
     /// If it has ended.
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // The signal is on its way when it has been sent; a thread that runs on another core goes on for a moment.
+        eventually("standstill", || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).map_err(|e| e.to_string())?;
+            let stats = tasks.flatten().flat_map(|task| std::fs::read_to_string(task.path().join("stat")));
+            // The state stands behind the name, which may hold anything but ends with the last parenthesis.
+            let is_running =
+                |stat: &String| stat.rsplit_once(") ").is_none_or(|(_, rest)| !rest.starts_with('T'));
+            stats.into_iter().find(is_running).map_or(Ok(()), Err)
+        });
     }
 
     /// Lets it go on after [`freeze`](Self::freeze).
