@@ -6,11 +6,13 @@
 //! - `http`: from a request to a question, and from an answer to JSON;
 //! - [`cluster`]: the question put to every node;
 //! - [`page`]: what their answers amount to;
-//! - [`audit`]: every kick on record.
+//! - [`audit`]: every kick on record;
+//! - [`dev_certs`]: certificates to begin with.
 
 pub mod audit;
 pub mod cluster;
 pub mod config;
+pub mod dev_certs;
 mod follow_files;
 mod http;
 pub mod key_file;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rollcall_gateway::Gateway;
 use rollcall_gateway::config::{Config, Layer, LogFormat};
+use rollcall_gateway::dev_certs::{DevCerts, Host};
 use rollcall_gateway::key_file::KeyFile;
 use rollcall_gateway::keys::Role;
 use tokio::net::TcpListener;
@@ -40,6 +41,25 @@ enum What {
     /// Create, list and revoke API keys; a running gateway sees changes within a second or two
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Make an authority and certificates for development, and say how to use them
+    ///
+    /// Writes ca.pem, a certificate agent-HOST.pem for each agent, and for the gateway gateway.pem (what it shows to agents)
+    /// and https.pem (what it shows to its users), with their keys (.key). Run again it signs for more hosts. No file is
+    /// ever overwritten.
+    DevCerts {
+        /// Where the files go; made if it is not there
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// An agent's host, as --node names it; may be repeated (or several between commas)
+        #[arg(long, value_name = "HOST", value_delimiter = ',')]
+        agent: Vec<Host>,
+        /// A gateway's host, as its users name it; may be repeated (or several between commas)
+        #[arg(long, value_name = "HOST", value_delimiter = ',')]
+        gateway: Vec<Host>,
+        /// How long the certificates are valid
+        #[arg(long, value_name = "N", default_value_t = 365)]
+        days: u32,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -85,10 +105,14 @@ fn main() -> ExitCode {
         Some(What::CheckConfig { options: after }) => load(after.over(options)).map(|config| {
             say(&format!("the configuration is good: {} nodes", config.cluster.nodes.len()));
         }),
-        Some(What::Key(_)) if options != Layer::default() => {
-            Err("options of the gateway mean nothing to key".into())
+        Some(_) if options != Layer::default() => {
+            Err("options of the gateway mean nothing to this command".into())
         }
         Some(What::Key(command)) => key(command),
+        Some(What::DevCerts { dir, agent, gateway, days }) => {
+            let made = DevCerts { dir, agents: agent, gateways: gateway, days }.make();
+            made.map(|made| say(made.to_string().trim_end())).map_err(Into::into)
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -123,7 +123,7 @@ fn what_cannot_be_used_is_refused_before_serving() {
         (vec!["--nodes", "a:1"], "--nodes"),
         (vec!["--config", file], "g.toml:2:10: \"here\": expected an IP address"),
         (vec!["--config", "/nowhere"], "config /nowhere"),
-        (vec!["--config", file, "key", "list", "--file", "x"], "mean nothing to key"),
+        (vec!["--config", file, "key", "list", "--file", "x"], "mean nothing to this command"),
     ] {
         let output = run(&arguments);
         assert!(!output.status.success(), "{arguments:?}");

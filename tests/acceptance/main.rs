@@ -17,3 +17,4 @@ mod mosquitto;
 mod names;
 mod real;
 mod sessions;
+mod tls;

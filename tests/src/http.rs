@@ -2,7 +2,7 @@
 //!
 //! Libraries refuse or repair targets such as `/clients/%zz` or `//clients`; a test wants to send just those.
 
-use std::io::{self, Read as _, Write as _};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -97,15 +97,20 @@ pub fn basic(id: &str, secret: &str) -> String {
 /// If no whole response comes back.
 #[must_use]
 pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+    send(address, head(address, method, target, headers).as_bytes()).unwrap_or_else(|error| {
+        let shown: String = target.chars().take(200).collect();
+        panic!("{method} {shown}: {error}")
+    })
+}
+
+/// A request without a body.
+#[must_use]
+pub fn head(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)]) -> String {
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
-    head.push_str("\r\n");
-    send(address, head.as_bytes()).unwrap_or_else(|error| {
-        let shown: String = target.chars().take(200).collect();
-        panic!("{method} {shown}: {error}")
-    })
+    head + "\r\n"
 }
 
 /// Sends bytes, whatever they are, and reads one response.
@@ -113,13 +118,29 @@ pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str
 /// # Errors
 /// If the connection fails or what comes back is no HTTP response.
 pub fn send(address: SocketAddr, bytes: &[u8]) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    send_over(&mut connect(address)?, bytes)
+}
+
+/// A connection on which nothing takes for ever.
+///
+/// # Errors
+/// If there is none.
+pub fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// As [`send`], over a connection of any kind.
+///
+/// # Errors
+/// As [`send`].
+pub fn send_over(stream: &mut (impl io::Read + io::Write), bytes: &[u8]) -> io::Result<Response> {
     // A server may refuse, and close, before it has read everything.
     let written = stream.write_all(bytes);
-    let response = read(&mut stream);
+    let response = read(stream);
     match written {
         Err(error) if response.is_err() => Err(error),
         _ => response,
@@ -127,7 +148,7 @@ pub fn send(address: SocketAddr, bytes: &[u8]) -> io::Result<Response> {
 }
 
 /// Reads one response, which ends by its length, its last chunk, or the end of the connection.
-fn read(stream: &mut TcpStream) -> io::Result<Response> {
+fn read(stream: &mut impl io::Read) -> io::Result<Response> {
     let mut bytes = Vec::new();
     let mut chunk = vec![0; 64 << 10];
     loop {
