@@ -2,7 +2,7 @@
 //!
 //! In reading order:
 //! - [`config`], [`key_file`], [`keys`], [`live_keys`], [`live_tls`]: what the gateway is told;
-//! - [`run`]: from start to end; `serve`: connections;
+//! - [`run`]: from start to end; [`byte_stream`], `serve`: connections;
 //! - `http`: from a request to a question, and from an answer to JSON;
 //! - [`cluster`]: the question put to every node;
 //! - [`page`]: what their answers amount to;
@@ -10,6 +10,7 @@
 //! - [`dev_certs`]: certificates to begin with.
 
 pub mod audit;
+pub mod byte_stream;
 pub mod cluster;
 pub mod config;
 pub mod dev_certs;

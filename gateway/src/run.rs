@@ -1,15 +1,18 @@
 //! The gateway from start to end.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::Router;
+use futures::Stream;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
 use crate::audit::Audit;
-use crate::cluster::{Cluster, InvalidNode};
+use crate::byte_stream::{self, BoxedStream};
+use crate::cluster::{Cluster, Dial, InvalidNode, TcpDial};
 use crate::config::Config;
 use crate::http::api::Api;
 use crate::http::{self, Drain};
@@ -58,11 +61,20 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]
     pub fn start(config: Config) -> Result<Self, StartError> {
+        let dial = TcpDial::within(config.cluster.connect_timeout);
+        Self::start_with(config, Arc::new(dial))
+    }
+
+    /// As [`Gateway::start`], with another way to the agents than TCP.
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub fn start_with(config: Config, dial: Arc<dyn Dial>) -> Result<Self, StartError> {
         let audit = config.audit_log.as_deref().map(|path| {
             Audit::to_file(path).map_err(|source| StartError::Audit { path: path.to_owned(), source })
         });
         let audit = audit.transpose()?.unwrap_or_default();
-        let cluster = Cluster::start(&config.cluster)?;
+        let cluster = Cluster::start_with(&config.cluster, dial)?;
         let drain = Drain::default();
         let base_path = config.base_path.as_str().to_owned();
         let keys = Arc::clone(&config.keys);
@@ -74,6 +86,15 @@ impl Gateway {
     /// Answers requests on `listener` until `shutdown` is ready; then says that it is not ready, waits for the drain
     /// delay, accepts no more, and lets connections finish for as long as the drain timeout.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) {
+        self.serve_on(byte_stream::accepted(listener), shutdown).await;
+    }
+
+    /// As [`Gateway::serve`], on connections that come in some other way, each with its peer's address.
+    pub async fn serve_on(
+        self,
+        incoming: impl Stream<Item = (BoxedStream, SocketAddr)>,
+        shutdown: impl Future<Output = ()>,
+    ) {
         let Self { config, app, drain } = self;
         tracing::info!(nodes = config.cluster.nodes.len(), base_path = config.base_path.as_str(), "serving");
         let shutdown = async {
@@ -89,7 +110,7 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = serve(listener, tls, app, config.limits, config.drain_timeout, shutdown) => {}
+            () = serve(incoming, tls, app, config.limits, config.drain_timeout, shutdown) => {}
             () = config.keys.follow() => {}
             () = follow_certificate => {}
         }

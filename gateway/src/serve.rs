@@ -7,11 +7,13 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use futures::{Stream, StreamExt as _};
 use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -19,15 +21,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use self::stream::HttpStream;
 use self::transport::Transport;
+use crate::byte_stream::BoxedStream;
 use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
 use crate::live_tls::LiveTls;
@@ -41,10 +43,10 @@ const HEAD_ROOM: usize = 2 << 20;
 /// What an HTTP/2 client that knows its server speaks begins with.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// Accepts connections until `shutdown` is ready, then lets those that are there finish what they are at, for as long
+/// Takes connections in until `shutdown` is ready or no more can come, then lets those that are there finish what they are at, for as long
 /// as `drain_timeout`.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    incoming: impl Stream<Item = (BoxedStream, SocketAddr)>,
     tls: Option<&LiveTls>,
     app: Router,
     limits: Limits,
@@ -55,14 +57,8 @@ pub(crate) async fn serve(
     let draining = CancellationToken::new();
     let slots = Arc::new(Semaphore::new(limits.connections));
     let accepting = async {
-        loop {
-            let (stream, remote) = match listener.accept().await {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    accept_failed(&error).await;
-                    continue;
-                }
-            };
+        let mut incoming = pin!(incoming);
+        while let Some((stream, remote)) = incoming.next().await {
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 tracing::warn!(%remote, limit = limits.connections, "connection closed, too many are open");
                 continue;
@@ -82,7 +78,6 @@ pub(crate) async fn serve(
         () = accepting => {}
         () = shutdown => {}
     }
-    drop(listener);
     draining.cancel();
     let open = graceful.count();
     tracing::info!(connections = open, "draining");
@@ -91,19 +86,8 @@ pub(crate) async fn serve(
     }
 }
 
-/// A connection that is gone again before it is accepted concerns nobody; when the process is out of file
-/// descriptors, trying again at once would only burn a core.
-async fn accept_failed(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
-    }
-    tracing::error!(%error, "cannot accept connections");
-    sleep(Duration::from_millis(100)).await;
-}
-
 async fn connection(
-    stream: TcpStream,
+    stream: BoxedStream,
     acceptor: Option<TlsAcceptor>,
     remote: SocketAddr,
     app: Router,
@@ -111,7 +95,6 @@ async fn connection(
     watcher: Watcher,
     draining: CancellationToken,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    stream.set_nodelay(true)?;
     let begin = timeout(limits.read_timeout, begin(stream, acceptor));
     let (stream, first) = tokio::select! {
         begun = begin => match begun {
@@ -149,7 +132,7 @@ async fn connection(
 }
 
 /// Makes TLS, if there is an acceptor, and reads until it is clear whether this is HTTP/2.
-async fn begin(stream: TcpStream, acceptor: Option<TlsAcceptor>) -> io::Result<(Transport, Vec<u8>)> {
+async fn begin(stream: BoxedStream, acceptor: Option<TlsAcceptor>) -> io::Result<(Transport, Vec<u8>)> {
     let mut stream = match acceptor {
         None => Transport::Plain(stream),
         Some(acceptor) => Transport::Tls(Box::new(acceptor.accept(stream).await?)),

@@ -2,7 +2,7 @@
 //!
 //! In the order a request meets them:
 //! - [`config`]: the settings, from file, environment and flags.
-//! - [`mod@run`]: the server from start to drain.
+//! - [`mod@run`]: the server from start to drain; [`incoming`]: its connections.
 //! - `service`: the gRPC calls; `calls`: what holds for all of them.
 //! - [`query`]: what a request may ask, and snapshots.
 //! - [`listing`]: the clients a list is about; [`ranked`]: in order of a live figure.
@@ -14,6 +14,7 @@ pub mod broker;
 mod calls;
 pub mod config;
 pub mod follow;
+pub mod incoming;
 pub mod index;
 pub mod listing;
 pub mod query;

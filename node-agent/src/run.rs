@@ -5,18 +5,19 @@
 //! serving, Describe says draining, new calls are refused as draining, calls in flight finish for as long as the
 //! configuration allows, then connections are closed.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::{Stream, StreamExt as _};
 use rollcall_proto::v1::node_server::NodeServer;
 use rollcall_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -28,6 +29,7 @@ use crate::broker::file::{FileBroker, FileError};
 use crate::broker::synthetic::SyntheticBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{BrokerConfig, Config, Tls};
+use crate::incoming::{self, Connection};
 use crate::service::{Agent, NodeService};
 
 /// How long a start waits for the broker's clients before it serves without them.
@@ -197,6 +199,20 @@ pub async fn run_with_ready(
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
+    run_on(config, incoming::accepted(listener), broker, ready, shutdown).await
+}
+
+/// As [`run_with_ready`], on connections that come in some other way than on a TCP listener.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(
+    config: Config,
+    incoming: impl Stream<Item = Connection> + Send,
+    broker: Arc<dyn Broker>,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
     let tls = config.tls.as_ref().map(server_tls).transpose()?;
     let agent = Arc::new(Agent::new(&config.node_name, broker, config.max_calls.get()));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -216,12 +232,11 @@ pub async fn run_with_ready(
         server = server.tls_config(tls).map_err(|error| tls_error(paths, &error))?;
     }
     let (close, closing) = oneshot::channel::<()>();
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let serve = server
         .add_service(node_service)
         .add_service(health_service)
         .add_service(reflection)
-        .serve_with_incoming_shutdown(incoming, async {
+        .serve_with_incoming_shutdown(incoming.map(Ok::<_, Infallible>), async {
             // Dropped without a word, it means the same.
             let _ = closing.await;
         });

@@ -16,6 +16,7 @@ use crate::page::groups::{GroupBy, Top};
 use crate::page::rows::PageRows;
 
 mod call;
+mod connect;
 mod counts;
 mod export;
 mod fanout;
@@ -25,6 +26,7 @@ mod list;
 mod node;
 mod raw;
 
+pub use self::connect::{Dial, TcpDial};
 pub use self::export::{Export, ExportQuery};
 pub use self::node::InvalidNode;
 
@@ -259,10 +261,18 @@ impl Cluster {
     /// # Errors
     /// [`InvalidNode`] names an address or TLS setting that no connection can be made with.
     pub fn start(settings: &ClusterSettings) -> Result<Self, InvalidNode> {
+        Self::start_with(settings, Arc::new(TcpDial::within(settings.connect_timeout)))
+    }
+
+    /// As [`Cluster::start`], over connections of another kind than TCP.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_with(settings: &ClusterSettings, dial: Arc<dyn Dial>) -> Result<Self, InvalidNode> {
         let nodes = settings
             .nodes
             .iter()
-            .map(|address| Node::new(address, settings).map(Arc::new))
+            .map(|address| Node::new(address, settings, Arc::clone(&dial)).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
         let probes = nodes.iter().map(|node| tokio::spawn(follow(Arc::clone(node), settings.probe_interval)));
         let probes = AbortOnDrop(probes.collect());

@@ -1,6 +1,6 @@
 //! One expected node: its address, its channel, and what was last heard of it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rollcall_proto::v1::node_client::NodeClient;
@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::call::{self, CallError};
+use super::connect::{self, Dial};
 use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
 use crate::page::share::Expected;
@@ -49,6 +50,8 @@ pub(super) struct Node {
     pub address: String,
     channel: Channel,
     endpoint: Endpoint,
+    dial: Arc<dyn Dial>,
+    connect_timeout: Duration,
     seen: Mutex<Seen>,
 }
 
@@ -71,12 +74,14 @@ fn stub(channel: Channel) -> NodeClient<Channel> {
 impl Node {
     /// Makes the node's one channel. It connects when first used and again whenever it is used after it broke, so
     /// the probe that runs every few seconds is the background reconnect.
-    pub(super) fn new(address: &str, settings: &ClusterSettings) -> Result<Self, InvalidNode> {
+    pub(super) fn new(
+        address: &str,
+        settings: &ClusterSettings,
+        dial: Arc<dyn Dial>,
+    ) -> Result<Self, InvalidNode> {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
             .map_err(|source| InvalidNode::Address { address: address.to_owned(), source })?
-            .connect_timeout(settings.connect_timeout)
-            .tcp_nodelay(true)
             // Without pings a channel into a healed partition stays dead until TCP gives up, minutes later.
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(3))
@@ -95,8 +100,10 @@ impl Node {
         }
         Ok(Self {
             address: address.to_owned(),
-            channel: endpoint.connect_lazy(),
+            channel: connect::channel(&endpoint, address, &dial, settings.connect_timeout),
             endpoint,
+            dial,
+            connect_timeout: settings.connect_timeout,
             seen: Mutex::new(Seen {
                 name: None,
                 description: None,
@@ -123,7 +130,7 @@ impl Node {
         let endpoint = self.endpoint.clone();
         let endpoint =
             endpoint.initial_stream_window_size(EXPORT_WINDOW).initial_connection_window_size(EXPORT_WINDOW);
-        stub(endpoint.connect_lazy())
+        stub(connect::channel(&endpoint, &self.address, &self.dial, self.connect_timeout))
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {

@@ -31,7 +31,6 @@ const STALLED: Duration = Duration::from_secs(300);
 /// No head that hyper writes by itself is longer.
 const LONGEST_OWN_HEAD: usize = 256;
 
-#[derive(Debug)]
 pub(super) struct HttpStream {
     tcp: Transport,
     /// Read from the connection, not yet given to hyper.
@@ -222,7 +221,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (tcp, _) = listener.accept().await.unwrap();
-        (HttpStream::new(Transport::Plain(tcp), Vec::new(), true), client)
+        (HttpStream::new(Transport::Plain(Box::new(tcp)), Vec::new(), true), client)
     }
 
     #[tokio::test]

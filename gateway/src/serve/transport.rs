@@ -1,17 +1,17 @@
-//! What carries HTTP: TCP as it is, or TLS over it.
+//! What carries HTTP: a connection as it is, or TLS over it.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-#[derive(Debug)]
+use crate::byte_stream::BoxedStream;
+
 pub(super) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(BoxedStream),
+    Tls(Box<TlsStream<BoxedStream>>),
 }
 
 impl AsyncRead for Transport {

@@ -1,0 +1,107 @@
+//! The connections a server is spoken to on: TCP, unless whoever runs the agent has something else, such as a simulated
+//! network.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream::unfold;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::{debug, error};
+
+/// An open connection.
+pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
+
+/// A connection that came in.
+pub struct Connection {
+    stream: Box<dyn ByteStream>,
+    remote: SocketAddr,
+}
+
+impl Connection {
+    /// A connection of any kind, and the address of who opened it.
+    #[must_use]
+    pub fn new(stream: Box<dyn ByteStream>, remote: SocketAddr) -> Self {
+        Self { stream, remote }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        TcpConnectInfo { local_addr: None, remote_addr: Some(self.remote) }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// The connections that come in on a listener, without end. tonic's own stream of them ends the server when the process
+/// is out of file descriptors.
+pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = Connection> + Send {
+    unfold(listener, async |listener| {
+        loop {
+            match listener.accept().await {
+                Ok((stream, remote)) => {
+                    if let Err(error) = stream.set_nodelay(true) {
+                        debug!(%remote, %error, "cannot have a connection send at once");
+                    }
+                    return Some((Connection::new(Box::new(stream), remote), listener));
+                }
+                Err(error) => accept_failed(&error).await,
+            }
+        }
+    })
+}
+
+/// As the gateway does: one that is gone already concerns nobody, and trying again at once would only burn a core.
+async fn accept_failed(error: &io::Error) {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+        return;
+    }
+    error!(%error, "cannot accept connections");
+    sleep(Duration::from_millis(100)).await;
+}
