@@ -7,10 +7,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientChange};
-use crate::index::Index;
+use crate::index::{Index, Resync};
 
-/// Changes that may wait for the index. A full channel makes the adapter wait.
-const WAITING_CHANGES: usize = 1024;
+/// Changes that may wait for the index, some megabytes of a resync. A full channel makes the adapter wait.
+const WAITING_CHANGES: usize = 256;
 
 /// How index and broker stand.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,8 @@ enum Heard {
 pub struct Follower {
     index: Arc<Index>,
     agreement: Mutex<Agreement>,
+    /// A resync that has begun.
+    resync: Mutex<Option<Resync>>,
     heard: watch::Sender<Heard>,
 }
 
@@ -43,13 +45,18 @@ impl Follower {
     /// For an index that is empty as yet.
     #[must_use]
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, agreement: Mutex::default(), heard: watch::Sender::new(Heard::Nothing) }
+        Self {
+            index,
+            agreement: Mutex::default(),
+            resync: Mutex::default(),
+            heard: watch::Sender::new(Heard::Nothing),
+        }
     }
 
     /// How index and broker stand now.
     #[must_use]
     pub fn agreement(&self) -> Agreement {
-        self.lock().clone()
+        lock(&self.agreement).clone()
     }
 
     /// Waits until the broker's clients are known, or it is known that the broker cannot tell them at present.
@@ -103,27 +110,45 @@ impl Follower {
     /// Takes one change in.
     pub(crate) async fn apply(&self, change: ClientChange) {
         match change {
-            ClientChange::Present(client) => self.index.present(client),
+            ClientChange::Present(client) => {
+                if let Some(resync) = &mut *lock(&self.resync) {
+                    resync.add(&client);
+                }
+                self.index.present(client);
+            }
             ClientChange::Ended(session) => drop(self.index.ended(&session.clientid, session.session)),
-            ClientChange::Resync(clients) => self.resync(clients).await,
+            ClientChange::ResyncBegun => *lock(&self.resync) = Some(Resync::default()),
+            ClientChange::ResyncRows(clients) => {
+                if let Some(resync) = &mut *lock(&self.resync) {
+                    clients.iter().for_each(|client| resync.add(client));
+                }
+            }
+            ClientChange::ResyncDone => {
+                let resync = lock(&self.resync).take();
+                match resync {
+                    Some(resync) => self.finish(resync).await,
+                    None => warn!("the broker's adapter has ended a resync that it had not begun"),
+                }
+            }
             ClientChange::BrokerFailed(error) => {
                 warn!(%error, "the broker cannot be asked, its clients are shown as last known");
-                self.lock().broker_error = Some(error);
+                drop(lock(&self.resync).take());
+                lock(&self.agreement).broker_error = Some(error);
                 self.hear(Heard::Failure);
             }
         }
     }
 
-    async fn resync(&self, clients: Vec<rollcall_proto::v1::Client>) {
+    async fn finish(&self, resync: Resync) {
         let index = Arc::clone(&self.index);
         #[expect(clippy::disallowed_methods, reason = "no request waits for it: it belongs to the stream")]
-        let applied = tokio::task::spawn_blocking(move || index.resync(clients)).await;
+        let applied = tokio::task::spawn_blocking(move || index.resync(resync)).await;
         if let Err(error) = applied {
             // A panic in the index: its own report has been printed, and the next resync tries again.
             warn!(%error, "a resync failed");
             return;
         }
-        let mut agreement = self.lock();
+        let mut agreement = lock(&self.agreement);
         agreement.resynced_at_ms = Some(now_ms());
         if agreement.broker_error.take().is_some() {
             info!(clients = self.index.counts().clients, "the broker can be asked again");
@@ -144,14 +169,106 @@ impl Follower {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.heard.subscribe().wait_for(|&heard| heard >= least).await;
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Agreement> {
-        self.agreement.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The time, milliseconds since 1970.
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use rollcall_proto::v1::Client;
+
+    use super::*;
+    use crate::broker::{SessionRef, send_resync};
+    use crate::query::Queries;
+
+    fn client(clientid: &str, session: u64) -> Client {
+        Client { clientid: clientid.to_owned(), session, ..Client::default() }
+    }
+
+    struct Followed {
+        follower: Follower,
+        queries: Queries,
+    }
+
+    impl Followed {
+        async fn with(clients: &[(&str, u64)]) -> Self {
+            let index = Arc::new(Index::new("a"));
+            let followed = Self { follower: Follower::new(Arc::clone(&index)), queries: Queries::new(index) };
+            followed.begin(clients).await;
+            assert!(!followed.follower.is_known());
+            followed.follower.apply(ClientChange::ResyncDone).await;
+            assert!(followed.follower.is_known());
+            followed
+        }
+
+        async fn begin(&self, clients: &[(&str, u64)]) {
+            self.follower.apply(ClientChange::ResyncBegun).await;
+            for &(clientid, session) in clients {
+                self.follower.apply(ClientChange::ResyncRows(vec![client(clientid, session)])).await;
+            }
+        }
+
+        /// The sessions of "a", "b" and so on.
+        fn shown(&self) -> Vec<u64> {
+            let sessions = ["a", "b", "c", "d"].into_iter().flat_map(|clientid| self.queries.get(clientid));
+            sessions.map(|client| client.session).collect()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_resync_is_shown_as_a_whole_when_it_is_done() {
+        let followed = Followed::with(&[("a", 1), ("b", 2)]).await;
+        followed.begin(&[("b", 2), ("c", 3), ("c", 4)]).await;
+        assert_eq!(followed.shown(), [1, 2], "half a resync is none");
+        let apply = async |change| followed.follower.apply(change).await;
+        apply(ClientChange::Present(client("d", 5))).await;
+        apply(ClientChange::Ended(SessionRef { clientid: "c".into(), session: 4 })).await;
+        assert_eq!(followed.shown(), [1, 2, 5], "what comes in between holds at once");
+        apply(ClientChange::ResyncDone).await;
+        assert_eq!(followed.shown(), [2, 3, 5], "and for the resync");
+    }
+
+    #[tokio::test]
+    async fn a_resync_that_is_broken_off_does_not_count() {
+        let followed = Followed::with(&[("a", 1), ("b", 2)]).await;
+        let before = followed.follower.agreement();
+        followed.begin(&[("c", 3)]).await;
+        followed.follower.apply(ClientChange::BrokerFailed("gone".into())).await;
+        followed.follower.apply(ClientChange::ResyncRows(vec![client("d", 4)])).await;
+        followed.follower.apply(ClientChange::ResyncDone).await;
+        assert_eq!(followed.shown(), [1, 2]);
+        let now = followed.follower.agreement();
+        assert_eq!((now.resynced_at_ms, now.broker_error), (before.resynced_at_ms, Some("gone".into())));
+        followed.begin(&[("c", 3)]).await;
+        followed.begin(&[("d", 4)]).await;
+        followed.follower.apply(ClientChange::ResyncDone).await;
+        assert_eq!((followed.shown(), followed.follower.agreement().broker_error), (vec![4], None));
+    }
+
+    #[tokio::test]
+    async fn a_resync_of_any_number_of_clients_is_told_in_small_parts() {
+        for count in [0, 1, 64, 65, 1_000] {
+            let (sender, mut receiver) = mpsc::channel(8);
+            let clients = (0..count).map(|number| client("c", number));
+            let send = tokio::spawn(async move { send_resync(&sender, clients).await });
+            let (index, mut largest) = (Arc::new(Index::new("a")), 0);
+            let follower = Follower::new(Arc::clone(&index));
+            while let Some(change) = receiver.recv().await {
+                if let ClientChange::ResyncRows(rows) = &change {
+                    largest = largest.max(rows.len());
+                }
+                follower.apply(change).await;
+            }
+            assert!(send.await.unwrap().is_ok());
+            assert_eq!((index.counts().clients, largest as u64), (count, count.min(64)));
+        }
+    }
 }

@@ -8,6 +8,7 @@
 //! - [`listing`]: the clients a list is about; [`ranked`]: in order of a live figure.
 //! - [`index`]: the clients, ordered and searchable.
 //! - [`follow`]: keeps the index true to the broker.
+//! - `packed`: clients that wait in one block.
 //! - [`broker`]: the boundary to the broker, and its adapters.
 
 pub mod broker;
@@ -17,6 +18,7 @@ pub mod follow;
 pub mod incoming;
 pub mod index;
 pub mod listing;
+mod packed;
 pub mod query;
 pub mod ranked;
 pub mod run;

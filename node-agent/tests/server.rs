@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_node_agent::broker::synthetic::SyntheticBroker;
-use rollcall_node_agent::broker::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+use rollcall_node_agent::broker::{
+    Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync,
+};
 use rollcall_node_agent::config::{BrokerConfig, Config};
 use rollcall_node_agent::run::{run_with_ready, start_broker};
 use rollcall_proto::v1::node_client::NodeClient;
@@ -44,7 +46,7 @@ impl Broker for Broken {
         changes.send(ClientChange::BrokerFailed("no answer".into())).await.unwrap();
         self.mended.notified().await;
         let client = Client { clientid: "c".into(), session: 1, ..Client::default() };
-        changes.send(ClientChange::Resync(vec![client])).await.unwrap();
+        send_resync(&changes, [client]).await.unwrap();
         changes.closed().await;
         Ok(())
     }

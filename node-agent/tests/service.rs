@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_node_agent::broker::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+use rollcall_node_agent::broker::{
+    Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync,
+};
 use rollcall_node_agent::config::{BrokerConfig, Config};
 use rollcall_node_agent::run::{RunError, run_with_ready};
 use rollcall_proto::v1::kick_response::Outcome;
@@ -64,6 +66,11 @@ impl Scripted {
         }
     }
 
+    async fn resync(&self, clients: Vec<Client>) {
+        let changes = self.changes.lock().unwrap().clone().unwrap();
+        send_resync(&changes, clients).await.unwrap();
+    }
+
     async fn tell(&self, change: ClientChange) {
         let changes = self.changes.lock().unwrap().clone().unwrap();
         changes.send(change).await.unwrap();
@@ -78,7 +85,7 @@ impl Broker for Scripted {
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
         *self.changes.lock().unwrap() = Some(changes.clone());
-        changes.send(ClientChange::Resync(self.clients.clone())).await.unwrap();
+        send_resync(&changes, self.clients.clone()).await.unwrap();
         tokio::select! {
             () = changes.closed() => Ok(()),
             () = self.gone.notified() => Err(BrokerError::Unavailable("unplugged".into())),
@@ -356,7 +363,7 @@ async fn describe_tells_how_index_and_broker_stand() {
     agent.broker.tell(ClientChange::BrokerFailed("no answer".into())).await;
     until("the error", async || agent.describe().await.broker_error == "no answer").await;
     assert_eq!(agent.describe().await.clients, 4);
-    agent.broker.tell(ClientChange::Resync(clients(2))).await;
+    agent.broker.resync(clients(2)).await;
     until("the resync", async || agent.describe().await.broker_error.is_empty()).await;
     assert_eq!(agent.describe().await.clients, 2);
     for service in ["", "rollcall.v1.Node"] {

@@ -77,3 +77,30 @@ impl Client {
         }
     }
 }
+
+/// The wire message of a view.
+impl From<ClientRef<'_>> for Client {
+    fn from(view: ClientRef<'_>) -> Self {
+        Self {
+            node: view.node.to_owned(),
+            clientid: view.clientid.to_owned(),
+            session: view.session,
+            username: view.username.map(str::to_owned),
+            zone: view.zone.map(str::to_owned),
+            proto_name: view.proto_name.map(str::to_owned),
+            proto_ver: view.proto_ver,
+            ip_address: view.ip_address.map(address::to_wire).unwrap_or_default(),
+            port: view.port,
+            is_bridge: view.is_bridge,
+            mountpoint: view.mountpoint.map(str::to_owned),
+            keepalive: view.keepalive,
+            clean_start: view.clean_start,
+            expiry_interval: view.expiry_interval,
+            conn_state: view.conn_state.into(),
+            connected_at_ms: view.connected_at_ms,
+            disconnected_at_ms: view.disconnected_at_ms,
+            created_at_ms: view.created_at_ms,
+            statistics: view.statistics.copied(),
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Rows read straight from the bytes they came in, and written in one pass ([`write_list`]).
+//! Rows read straight from the bytes they came in, and written in one pass ([`write_list`], [`write_client`]).
 //!
 //! A page is made of some hundred rows, an export of millions. Read as messages of their own ([`Client`](crate::v1::Client))
 //! each would cost a handful of allocations and be moved about with all its fields; read here it is a view on the bytes,
@@ -13,7 +13,7 @@ use crate::{ClientRef, address};
 
 mod write;
 
-pub use self::write::write_list;
+pub use self::write::{write_client, write_list};
 
 /// Bytes that are not the message they should be.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub fn read_list<'a, E: From<Malformed>>(
             3 => {
                 // Filled in place: a row is some 500 bytes.
                 let mut row = WireRow::default();
-                read_client(fields.bytes(field)?, &mut row)?;
+                fill(fields.bytes(field)?, &mut row)?;
                 take(&row)?;
             }
             4 => head.first = fields.number(field)?,
@@ -83,8 +83,33 @@ pub fn read_list<'a, E: From<Malformed>>(
     Ok(head)
 }
 
+/// Reads a `Client`.
+///
+/// # Errors
+/// [`Malformed`].
+pub fn read_client(message: &[u8]) -> Result<WireRow<'_>, Malformed> {
+    let mut row = WireRow::default();
+    fill(message, &mut row)?;
+    Ok(row)
+}
+
+/// The clientid of a `Client`; what stands behind it is not looked at.
+///
+/// # Errors
+/// [`Malformed`] up to there.
+pub fn clientid_of(message: &[u8]) -> Result<&str, Malformed> {
+    let mut fields = Fields(message);
+    while let Some(field) = fields.next()? {
+        match field.tag {
+            2 => return fields.text(field),
+            _ => fields.skip(field)?,
+        }
+    }
+    Ok("")
+}
+
 /// Reads a `Client` into an empty row.
-fn read_client<'a>(message: &'a [u8], row: &mut WireRow<'a>) -> Result<(), Malformed> {
+fn fill<'a>(message: &'a [u8], row: &mut WireRow<'a>) -> Result<(), Malformed> {
     let client = &mut row.client;
     let mut fields = Fields(message);
     while let Some(field) = fields.next()? {

@@ -19,13 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use rollcall_proto::v1::{Client, Statistics};
+use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
-use table::Table;
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync};
+use table::{Clients, Table};
 
 pub use table::FileError;
 
@@ -45,7 +45,7 @@ pub struct FileBroker {
 struct State {
     table: Table,
     /// The rows as read at start, until they are first asked for, and the file they were read from.
-    read: Option<(Vec<Client>, Fingerprint)>,
+    read: Option<(Clients, Fingerprint)>,
     /// Where kicks are reported.
     kicked: Option<mpsc::UnboundedSender<SessionRef>>,
 }
@@ -67,7 +67,7 @@ impl FileBroker {
         let mut table = Table::default();
         let fingerprint = Fingerprint::of(path)?;
         let clients = table.replace(table::read(path, node)?);
-        if clients.is_empty() {
+        if clients.len() == 0 {
             warn!(path = %path.display(), node, "the file has no client of this node");
         }
         let info = BrokerInfo {
@@ -81,7 +81,7 @@ impl FileBroker {
     }
 
     /// Reads the file anew and makes it the truth.
-    async fn reload(&self) -> Result<(Vec<Client>, Fingerprint), FileError> {
+    async fn reload(&self) -> Result<(Clients, Fingerprint), FileError> {
         let (path, node, state) = (self.path.clone(), self.node.clone(), Arc::clone(&self.state));
         #[expect(clippy::disallowed_methods, reason = "no request waits for it: it belongs to the stream")]
         let reloaded = tokio::task::spawn_blocking(move || {
@@ -134,18 +134,16 @@ impl Broker for FileBroker {
             None => Some(self.reload().await),
         };
         loop {
-            let change = match news.take() {
+            let sent = match news.take() {
                 Some(Ok((clients, fingerprint))) => {
                     info!(path = %self.path.display(), clients = clients.len(), "file read");
                     seen = Some(fingerprint);
-                    Some(ClientChange::Resync(clients))
+                    send_resync(&changes, clients.iter()).await
                 }
-                Some(Err(error)) => Some(ClientChange::BrokerFailed(error.to_string())),
-                None => None,
+                Some(Err(error)) => changes.send(ClientChange::BrokerFailed(error.to_string())).await,
+                None => Ok(()),
             };
-            if let Some(change) = change
-                && changes.send(change).await.is_err()
-            {
+            if sent.is_err() {
                 return Ok(());
             }
             tokio::select! {
@@ -170,12 +168,12 @@ impl Broker for FileBroker {
 
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
         let state = lock(&self.state);
-        sessions.iter().map(|session| state.table.statistics(session)).collect()
+        sessions.iter().map(|session| state.table.statistics(session.session)).collect()
     }
 
     async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
         let mut state = lock(&self.state);
-        if !state.table.remove(session) {
+        if !state.table.remove(session.session) {
             return Ok(Kick::NotFound);
         }
         if let Some(kicked) = &state.kicked {

@@ -5,6 +5,11 @@
 //! index learns things; it should read a client's present state from the broker when it hears of an event,
 //! rather than build the state from the event, because then a late, doubled or lost event does no harm.
 //!
+//! A resync tells all clients a few at a time ([`ClientChange::ResyncBegun`], [`ClientChange::ResyncRows`],
+//! [`ClientChange::ResyncDone`]), so that neither side ever holds the messages of all of them; [`send_resync`] does it for
+//! an adapter that has them at hand. The index takes it in as a whole when it is done: until then, and if it never is, the
+//! clients known before are shown and none of them ends.
+//!
 //! Decided against: letting queries go to the broker. Brokers answer "all clients" in time linear in the
 //! clients, and none of them sorts or pages; see ARCHITECTURE.md, "Index identity, hydrate statistics".
 
@@ -28,11 +33,39 @@ pub enum ClientChange {
     Present(Client),
     /// The session is over.
     Ended(SessionRef),
-    /// Everything the broker has, taken at one moment. Sessions that are not in it are over.
-    Resync(Vec<Client>),
-    /// The broker cannot be asked at present; for people, without secrets. The index keeps what it has.
-    /// The next `Resync` says that all is well again.
+    /// What follows up to `ResyncDone` is everything the broker has. A resync that has begun and is not done does not
+    /// count. `Present` and `Ended` may come in between: they hold at once, and for the resync too.
+    ResyncBegun,
+    /// Some of what the broker has, [`RESYNC_ROWS`] or about as many. Of two with one clientid and session the later
+    /// counts.
+    ResyncRows(Vec<Client>),
+    /// That was everything. Sessions that were not in it are over.
+    ResyncDone,
+    /// The broker cannot be asked at present; for people, without secrets. The index keeps what it has, and a resync
+    /// that is not done does not count. The next `ResyncDone` says that all is well again.
     BrokerFailed(String),
+}
+
+/// Clients that one change of a resync should tell: the channel holds hundreds of changes.
+pub const RESYNC_ROWS: usize = 64;
+
+/// Tells all clients as one resync.
+///
+/// # Errors
+/// Nobody follows any more.
+pub async fn send_resync(
+    changes: &mpsc::Sender<ClientChange>,
+    clients: impl IntoIterator<Item = Client>,
+) -> Result<(), mpsc::error::SendError<ClientChange>> {
+    changes.send(ClientChange::ResyncBegun).await?;
+    let mut clients = clients.into_iter();
+    loop {
+        let rows: Vec<Client> = clients.by_ref().take(RESYNC_ROWS).collect();
+        if rows.is_empty() {
+            return changes.send(ClientChange::ResyncDone).await;
+        }
+        changes.send(ClientChange::ResyncRows(rows)).await?;
+    }
 }
 
 /// Names one session of a node.
@@ -86,7 +119,7 @@ pub trait Broker: Send + Sync + 'static {
     /// What is fixed about it.
     fn info(&self) -> &BrokerInfo;
 
-    /// Sends every change of its clients, beginning with a `Resync`, until the receiver is dropped. A full channel
+    /// Sends every change of its clients, beginning with a resync, until the receiver is dropped. A full channel
     /// is waited for, never skipped. Returns early only when the broker is gone for good.
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError>;
 
@@ -104,4 +137,21 @@ pub trait Broker: Send + Sync + 'static {
     /// Ends connection and session. When it returns `Kicked`, the broker has neither any more; the adapter
     /// still reports the end of the session on its stream.
     async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError>;
+}
+
+/// The clients of a resync that comes next, and with nothing in between.
+#[cfg(test)]
+pub(crate) async fn received_resync(changes: &mut mpsc::Receiver<ClientChange>) -> Vec<Client> {
+    match changes.recv().await {
+        Some(ClientChange::ResyncBegun) => {}
+        other => panic!("expected a resync, got {other:?}"),
+    }
+    let mut clients = Vec::new();
+    loop {
+        match changes.recv().await {
+            Some(ClientChange::ResyncRows(rows)) => clients.extend(rows),
+            Some(ClientChange::ResyncDone) => return clients,
+            other => panic!("expected more of a resync, got {other:?}"),
+        }
+    }
 }

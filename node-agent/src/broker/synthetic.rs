@@ -16,15 +16,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rollcall_proto::v1::{Client, Statistics};
+use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::churn::{Churn, Debt};
 use self::rows::Rows;
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync};
 
-/// The most clients one broker makes up. Each takes some hundred bytes in the index, and some more while the
+/// The most clients one broker makes up. Each takes some hundred bytes in the index, and as many again while the
 /// agent starts.
 pub const MAX_CLIENTS: u32 = 20_000_000;
 
@@ -132,13 +132,8 @@ impl Broker for SyntheticBroker {
             (state.kicked.clone(), state.changes, state.streams)
         };
         let (count, churn) = (self.rows.count(), self.churn);
-        #[expect(clippy::disallowed_methods, reason = "seconds of computing that no request waits for")]
-        let made = tokio::task::spawn_blocking(move || -> Vec<Client> {
-            let rows = (0..count).filter(|row| !kicked.contains(row));
-            rows.map(|row| churn.client(row, changes_before)).collect()
-        });
-        let clients = made.await.map_err(|error| BrokerError::Unavailable(error.to_string()))?;
-        if changes.send(ClientChange::Resync(clients)).await.is_err() {
+        let rows = (0..count).filter(|row| !kicked.contains(row));
+        if send_resync(&changes, rows.map(|row| churn.client(row, changes_before))).await.is_err() {
             return Ok(());
         }
         let mut tick = interval(TICK);
@@ -196,16 +191,16 @@ mod tests {
     use std::collections::HashMap;
     use std::sync::Arc;
 
+    use rollcall_proto::v1::Client;
+
     use super::*;
+    use crate::broker::received_resync;
 
     async fn first(broker: &Arc<SyntheticBroker>) -> (Vec<Client>, mpsc::Receiver<ClientChange>) {
         let (sender, mut changes) = mpsc::channel(8);
         let followed = Arc::clone(broker);
         tokio::spawn(async move { followed.follow(sender).await });
-        match changes.recv().await {
-            Some(ClientChange::Resync(clients)) => (clients, changes),
-            other => panic!("expected a resync, got {other:?}"),
-        }
+        (received_resync(&mut changes).await, changes)
     }
 
     #[tokio::test]

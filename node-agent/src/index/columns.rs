@@ -9,8 +9,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use rollcall_proto::order::ValueRef;
-use rollcall_proto::v1::{Client, ConnState};
-use rollcall_proto::{ClientRef, SortField, address};
+use rollcall_proto::v1::ConnState;
+use rollcall_proto::{ClientRef, SortField};
 
 use super::origin::{Numbering, Origins};
 use super::segment::{SEGMENT, Segment};
@@ -249,35 +249,11 @@ pub(super) fn compare_values(a: Option<ValueRef<'_>>, b: Option<ValueRef<'_>>) -
     }
 }
 
-/// The wire message of a row, without node and statistics.
-pub(super) fn to_client(row: &ClientRef<'_>) -> Client {
-    Client {
-        node: String::new(),
-        clientid: row.clientid.to_owned(),
-        session: row.session,
-        username: row.username.map(str::to_owned),
-        zone: row.zone.map(str::to_owned),
-        proto_name: row.proto_name.map(str::to_owned),
-        proto_ver: row.proto_ver,
-        ip_address: row.ip_address.map(address::to_wire).unwrap_or_default(),
-        port: row.port,
-        is_bridge: row.is_bridge,
-        mountpoint: row.mountpoint.map(str::to_owned),
-        keepalive: row.keepalive,
-        clean_start: row.clean_start,
-        expiry_interval: row.expiry_interval,
-        conn_state: row.conn_state.into(),
-        connected_at_ms: row.connected_at_ms,
-        disconnected_at_ms: row.disconnected_at_ms,
-        created_at_ms: row.created_at_ms,
-        statistics: None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use rollcall_proto::Order;
+    use rollcall_proto::v1::Client;
 
     use super::super::tests::client;
     use super::*;
@@ -291,7 +267,7 @@ mod tests {
             for (client, slot) in clients.iter().zip(slots) {
                 let row = table.columns().row(slot);
                 prop_assert_eq!(row.as_client_ref(""), client.as_client_ref());
-                prop_assert_eq!(&to_client(&row.as_client_ref("")), client);
+                prop_assert_eq!(&Client::from(row.as_client_ref("")), client);
                 for field in SortField::IDENTITY {
                     let order = Order { field, descending: false };
                     prop_assert_eq!(row.value(field), order.key(&client.as_client_ref()).value, "{:?}", field);

@@ -57,6 +57,7 @@ use state::State;
 use text::stored;
 
 pub use count::{Count, Uncounted};
+pub use resync::Resync;
 pub use view::View;
 pub(crate) use view::evenly_spaced;
 

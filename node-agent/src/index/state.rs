@@ -1,9 +1,7 @@
 //! The rows at present and their lists, and how one change keeps them true to each other.
 
-use rollcall_proto::v1::Client;
 use rollcall_proto::{ClientRef, Order, SortField};
 
-use super::as_row;
 use super::columns::{Columns, Place, Table};
 use super::lists::Lists;
 use super::ordered::Ordered;
@@ -28,9 +26,9 @@ pub(super) struct Rows {
 
 impl Rows {
     /// The rows of clients that are in default order, without equals, with a kept list for each field.
-    pub(super) fn of(clients: impl Iterator<Item = Client>, kept: &[SortField]) -> Self {
+    pub(super) fn of<'a>(clients: impl Iterator<Item = ClientRef<'a>>, kept: &[SortField]) -> Self {
         let mut table = Table::default();
-        let by_clientid: Vec<u32> = clients.map(|client| table.add(&as_row(&client))).collect();
+        let by_clientid: Vec<u32> = clients.map(|client| table.add(&client)).collect();
         let lists = Lists::new(table.columns(), &by_clientid, kept);
         let connected = by_clientid.iter().filter(|&&slot| table.columns().row(slot).is_connected()).count();
         Self { table, lists, connected }

@@ -149,7 +149,7 @@ fn apply(index: &Index, step: Step) {
     match step {
         Step::Present(client) => index.present(client),
         Step::Ended(clientid, session) => drop(index.ended(&clientid, session)),
-        Step::Resync(clients) => index.resync(clients),
+        Step::Resync(clients) => index.resync(clients.into_iter().collect()),
     }
 }
 
@@ -326,11 +326,11 @@ fn plain(clientid: &str, session: u64) -> Client {
 #[test]
 fn an_ended_session_does_not_come_back_by_late_news() {
     let index = Index::new(NODE);
-    index.resync(vec![plain("a", 1), plain("b", 2)]);
+    index.resync([plain("a", 1), plain("b", 2)].into_iter().collect());
     assert!(index.ended("a", 1));
     assert!(!index.ended("a", 1));
     index.present(plain("a", 1));
-    index.resync(vec![plain("a", 1), plain("b", 2)]);
+    index.resync([plain("a", 1), plain("b", 2)].into_iter().collect());
     assert_eq!(index.counts().clients, 1);
     index.present(plain("a", 3));
     assert_eq!(index.counts().clients, 2);
@@ -340,12 +340,12 @@ fn an_ended_session_does_not_come_back_by_late_news() {
 fn a_sort_is_kept_whatever_changes_until_nobody_has_asked_for_it() {
     let index = Index::new(NODE);
     let clients: Vec<Client> = (0..1_000).map(|n| plain(&format!("{n}"), n)).collect();
-    index.resync(clients.clone());
+    index.resync(clients.iter().cloned().collect());
     let everyone = Matcher::new(Filter::default()).unwrap();
     let by_port = Order { field: SortField::Port, descending: false };
     assert_eq!(index.rows_to_visit(&everyone, by_port), 1_000);
     index.view(&everyone, by_port, &|| false).unwrap();
-    index.resync(clients);
+    index.resync(clients.into_iter().collect());
     index.present(plain("7", 7));
     assert_eq!(index.rows_to_visit(&everyone, by_port), 0);
     index.present(plain("new", 5_000));

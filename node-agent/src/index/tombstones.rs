@@ -4,10 +4,10 @@ use std::collections::{HashSet, VecDeque};
 
 /// How many ended sessions are remembered, some 2 MB. News of a session can be late by what lies in the channel
 /// between broker and index and by one full resync; more kicks than this within that time heal at the next
-/// `Ended` or `Resync` of the stream.
+/// `Ended` or resync of the stream.
 const REMEMBERED: usize = 1 << 16;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Tombstones {
     sessions: HashSet<u64>,
     oldest_first: VecDeque<u64>,
@@ -30,6 +30,10 @@ impl Tombstones {
 
     pub(super) fn contains(&self, session: u64) -> bool {
         self.sessions.contains(&session)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
     }
 
     /// How many were ever added: tells whether there are new ones.

@@ -7,7 +7,7 @@ use rollcall_proto::order::ValueRef;
 use rollcall_proto::v1::{Client, Fence, Key};
 use rollcall_proto::{ClientRef, KeyRef, Order, SortField};
 
-use super::columns::{Columns, compare_values, to_client};
+use super::columns::{Columns, compare_values};
 use super::ordered::Ordered;
 
 /// An immutable answer to a filter and an order: ranks, keys and rows of one moment, whatever the index does
@@ -132,7 +132,7 @@ impl View {
 
     /// The clients of a range of ranks, in order; ranks past the last give none.
     pub fn clients(&self, range: Range<u64>) -> impl Iterator<Item = Client> {
-        self.refs(range).map(|row| to_client(&row))
+        self.refs(range).map(|row| Client::from(ClientRef { node: "", ..row }))
     }
 
     /// As [`View::clients`], read where they stand.

@@ -96,7 +96,9 @@ async fn one_call_service(clients: u64) -> NodeService {
         zone: Some((n % 3).to_string()),
         ..Client::default()
     };
-    agent.follower.apply(ClientChange::Resync((0..clients).map(client).collect())).await;
+    agent.follower.apply(ClientChange::ResyncBegun).await;
+    agent.follower.apply(ClientChange::ResyncRows((0..clients).map(client).collect())).await;
+    agent.follower.apply(ClientChange::ResyncDone).await;
     NodeService::new(Arc::new(agent))
 }
 

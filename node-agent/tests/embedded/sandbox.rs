@@ -16,6 +16,8 @@ use tokio::sync::mpsc;
 struct Seen {
     clients: HashMap<String, Client>,
     ended: Vec<SessionRef>,
+    /// The rows of a resync that has begun.
+    resync: Option<Vec<Client>>,
     resyncs: usize,
 }
 
@@ -34,7 +36,10 @@ impl Seen {
                 }
                 self.ended.push(session);
             }
-            ClientChange::Resync(clients) => {
+            ClientChange::ResyncBegun => self.resync = Some(Vec::new()),
+            ClientChange::ResyncRows(rows) => self.resync.as_mut().unwrap().extend(rows),
+            ClientChange::ResyncDone => {
+                let clients = self.resync.take().unwrap();
                 self.resyncs += 1;
                 self.clients = clients.into_iter().map(|client| (client.clientid.clone(), client)).collect();
             }
@@ -134,7 +139,11 @@ impl Sandbox {
         let (sender, mut receiver) = mpsc::channel(1);
         let broker = Arc::clone(&self.broker);
         let following = tokio::spawn(async move { broker.follow(sender).await });
-        let Some(ClientChange::Resync(mut rows)) = receiver.recv().await else { panic!("expected a resync") };
+        let mut seen = Seen::default();
+        while seen.resyncs == 0 {
+            seen.apply(receiver.recv().await.expect("a resync"));
+        }
+        let mut rows: Vec<Client> = seen.clients.into_values().collect();
         drop(receiver);
         following.await.unwrap().unwrap();
         rows.sort_by(|a, b| a.clientid.cmp(&b.clientid));

@@ -4,6 +4,9 @@
 //! list, for the list's row and for the row's figures, three times in all. Here a length is put in when what it
 //! counts is written. What is written is byte for byte the same; tests hold the two side by side.
 
+use std::net::IpAddr;
+
+use crate::ClientRef;
 use crate::v1::{Client, ListResponse, Statistics};
 
 /// About how many bytes a row of ordinary length takes.
@@ -21,35 +24,50 @@ pub fn write_list(response: &ListResponse, to: &mut Vec<u8>) {
     }
     number(2, *count, to);
     for client in clients {
-        message::<2>(3, to, |to| write_client(client, to));
+        message::<2>(3, to, |to| write_message(client, to));
     }
     number(4, *first, to);
 }
 
-/// Writes a `Client`.
-fn write_client(client: &Client, to: &mut Vec<u8>) {
-    text(1, &client.node, to);
-    text(2, &client.clientid, to);
+/// Writes a `Client` from wherever it stands: the bytes of the message that would have its values.
+pub fn write_client(client: &ClientRef<'_>, to: &mut Vec<u8>) {
+    // Negative numbers are sent as the 64-bit numbers of the same bits; no known state is one.
+    let conn_state = client.conn_state as i32 as u64;
+    match client.ip_address.map(|address| address.to_canonical()) {
+        None => write_fields(client, &[], conn_state, to),
+        Some(IpAddr::V4(v4)) => write_fields(client, &v4.octets(), conn_state, to),
+        Some(IpAddr::V6(v6)) => write_fields(client, &v6.octets(), conn_state, to),
+    }
+}
+
+/// Writes a `Client`, also one that no view shows as it is: of an unknown state, with an address that is none.
+fn write_message(client: &Client, to: &mut Vec<u8>) {
+    write_fields(&client.as_client_ref(), &client.ip_address, i64::from(client.conn_state) as u64, to);
+}
+
+#[inline]
+fn write_fields(client: &ClientRef<'_>, ip_address: &[u8], conn_state: u64, to: &mut Vec<u8>) {
+    text(1, client.node, to);
+    text(2, client.clientid, to);
     number(3, client.session, to);
-    maybe_text(4, client.username.as_deref(), to);
-    maybe_text(5, client.zone.as_deref(), to);
-    maybe_text(6, client.proto_name.as_deref(), to);
+    maybe_text(4, client.username, to);
+    maybe_text(5, client.zone, to);
+    maybe_text(6, client.proto_name, to);
     maybe(7, client.proto_ver.map(u64::from), to);
-    if !client.ip_address.is_empty() {
-        bytes(8, &client.ip_address, to);
+    if !ip_address.is_empty() {
+        bytes(8, ip_address, to);
     }
     maybe(9, client.port.map(u64::from), to);
     maybe(10, client.is_bridge.map(u64::from), to);
-    maybe_text(11, client.mountpoint.as_deref(), to);
+    maybe_text(11, client.mountpoint, to);
     maybe(12, client.keepalive.map(u64::from), to);
     maybe(13, client.clean_start.map(u64::from), to);
     maybe(14, client.expiry_interval.map(u64::from), to);
-    // Negative numbers are sent as the 64-bit numbers of the same bits.
-    number(15, i64::from(client.conn_state) as u64, to);
+    number(15, conn_state, to);
     maybe(16, client.connected_at_ms.map(|time| time as u64), to);
     maybe(17, client.disconnected_at_ms.map(|time| time as u64), to);
     maybe(18, client.created_at_ms.map(|time| time as u64), to);
-    if let Some(statistics) = &client.statistics {
+    if let Some(statistics) = client.statistics {
         message::<1>(19, to, |to| write_statistics(statistics, to));
     }
 }
@@ -152,6 +170,7 @@ mod tests {
 
     use super::*;
     use crate::wire::tests::response;
+    use crate::wire::{clientid_of, read_client};
 
     proptest! {
         #[test]
@@ -159,6 +178,20 @@ mod tests {
             let mut written = b"before".to_vec();
             write_list(&response, &mut written);
             prop_assert_eq!(&written[6..], &response.encode_to_vec());
+        }
+
+        #[test]
+        fn a_view_is_written_as_the_message_with_its_values(response in response()) {
+            for client in &response.clients {
+                let view = client.as_client_ref();
+                let mut written = b"before".to_vec();
+                write_client(&view, &mut written);
+                prop_assert_eq!(&written[6..], &Client::from(view).encode_to_vec());
+                let read = read_client(&written[6..]).unwrap();
+                prop_assert_eq!(read.client, ClientRef { statistics: None, ..view });
+                prop_assert_eq!(read.statistics, client.statistics.unwrap_or_default());
+                prop_assert_eq!(clientid_of(&written[6..]), Ok(view.clientid));
+            }
         }
     }
 

@@ -180,7 +180,7 @@ fn agent() -> &'static (Vec<Client>, Queries) {
     static AGENT: OnceLock<(Vec<Client>, Queries)> = OnceLock::new();
     AGENT.get_or_init(|| {
         let index = Index::new(NODE);
-        index.resync(clients::some());
+        index.resync(clients::some().into_iter().collect());
         // The index has no live figures.
         let own = clients::some().into_iter().map(|client| Client {
             node: NODE.into(),

@@ -24,7 +24,7 @@ use tracing::{debug, info};
 
 use super::node::Node;
 use super::registry::Follower;
-use crate::broker::{ClientChange, SessionRef};
+use crate::broker::{ClientChange, RESYNC_ROWS, SessionRef};
 
 /// How long after a change a client is looked at again.
 const SETTLE: Duration = Duration::from_millis(250);
@@ -174,11 +174,12 @@ impl View {
     async fn resync(&mut self) -> Sent {
         // The broker's table first: a session that begins after it was read announces itself by an event.
         let mut clientids = self.node.clientids().await;
-        let mut clients = Vec::with_capacity(clientids.len());
         clientids.extend(self.node.registry.clientids());
         clientids.sort_unstable();
         clientids.dedup();
         let mut reported = HashMap::with_capacity(clientids.len());
+        self.changes.send(ClientChange::ResyncBegun).await?;
+        let mut rows = Vec::with_capacity(RESYNC_ROWS);
         for clientid in clientids {
             let client = match look(&self.node, &clientid).await {
                 Look::Present(client) => *client,
@@ -198,10 +199,15 @@ impl View {
                 Look::Over => continue,
             };
             reported.insert(clientid, Reported::from(&client));
-            clients.push(client);
+            rows.push(client);
+            if rows.len() == RESYNC_ROWS {
+                let rows = std::mem::replace(&mut rows, Vec::with_capacity(RESYNC_ROWS));
+                self.changes.send(ClientChange::ResyncRows(rows)).await?;
+            }
         }
         self.reported = reported;
-        self.changes.send(ClientChange::Resync(clients)).await
+        self.changes.send(ClientChange::ResyncRows(rows)).await?;
+        self.changes.send(ClientChange::ResyncDone).await
     }
 }
 

@@ -1,18 +1,19 @@
 //! The rows in force: sessions and live figures, without the identity, which the index holds.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
+use std::hash::BuildHasher as _;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 
-use compact_str::CompactString;
 use prost::Message as _;
+use rollcall_proto::ClientRef;
 use rollcall_proto::v1::{Client, Statistics};
 use thiserror::Error;
 
 use super::line;
-use crate::broker::SessionRef;
+use crate::packed::Packed;
 
 /// The longest line, bytes: the longest strings MQTT allows, escaped, fit twice over.
 const LONGEST_LINE: u64 = 4 << 20;
@@ -47,10 +48,10 @@ impl FileError {
 }
 
 /// Reads a file's rows of one node; the rows of others are checked and dropped.
-pub(super) fn read(path: &Path, node: &str) -> Result<Vec<Client>, FileError> {
+pub(super) fn read(path: &Path, node: &str) -> Result<Rows, FileError> {
     let unreadable = |error: std::io::Error| FileError::unreadable(path, &error);
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
-    let mut clients = Vec::new();
+    let (mut rows, hash) = (Rows::default(), Hash::default());
     let mut lines_by_id = HashMap::new();
     let mut text = Vec::new();
     for number in 1.. {
@@ -70,69 +71,152 @@ pub(super) fn read(path: &Path, node: &str) -> Result<Vec<Client>, FileError> {
         if client.node != node {
             continue;
         }
-        match lines_by_id.entry(CompactString::from(&client.clientid)) {
+        match lines_by_id.entry(hash.of(&client.clientid)) {
             Entry::Occupied(first) => {
-                let (id, first) = (first.key(), first.get());
+                let (id, first) = (&client.clientid, first.get());
                 return Err(wrong(format!(
                     "clientid {id:?} stands on line {first} already, expected once a node"
                 )));
             }
             Entry::Vacant(free) => free.insert(number),
         };
-        clients.push(Client { node: String::new(), ..client });
+        rows.add(&client);
     }
-    Ok(clients)
+    Ok(rows)
 }
 
+/// The rows of a file, as read.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    /// Identities, without their sessions.
+    clients: Packed,
+    /// Live figures of each row that has some, one behind the other, each with its length before it.
+    figures: Vec<u8>,
+    /// Where the figures of each row begin.
+    starts: Vec<u64>,
+}
+
+impl Rows {
+    fn add(&mut self, client: &Client) {
+        self.clients.push(&ClientRef { node: "", ..client.as_client_ref() });
+        self.starts.push(match client.statistics.unwrap_or_default() {
+            none if none == Statistics::default() => NO_FIGURES,
+            figures => {
+                let start = self.figures.len() as u64;
+                // It fails only where there is no room, and a Vec makes room.
+                let _ = figures.encode_length_delimited(&mut self.figures);
+                start
+            }
+        });
+    }
+}
+
+/// The clients of a file, with their sessions.
+#[derive(Debug)]
+pub(super) struct Clients {
+    packed: Packed,
+    sessions: Vec<u64>,
+}
+
+impl Clients {
+    pub(super) fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Client> {
+        let sessions = (0..).zip(&self.sessions);
+        sessions.map(|(number, &session)| Client::from(ClientRef { session, ..self.packed.get(number) }))
+    }
+}
+
+/// The rows in force.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    rows: HashMap<CompactString, Row>,
+    /// In the order of their sessions.
+    rows: Vec<Row>,
+    /// As [`Rows::figures`].
+    figures: Vec<u8>,
+    /// Sessions of the rows that are in force no more.
+    kicked: HashSet<u64>,
     last_session: u64,
+    hash: Hash,
 }
 
-#[derive(Debug)]
+/// What the index does not know of a row.
+#[derive(Clone, Copy, Debug)]
 struct Row {
     session: u64,
-    created_at_ms: Option<i64>,
-    /// Encoded: most files tell few figures or none, and all twenty take 320 bytes.
-    statistics: Box<[u8]>,
+    /// Where its figures begin.
+    figures: u64,
+    /// Of clientid and creation time: a row that has both in common with one of the file before is the same client.
+    hash: u128,
+}
+
+/// Where the figures of a row begin that has none.
+const NO_FIGURES: u64 = u64::MAX;
+
+/// Hashes of 128 bits, so that equal ones are taken for the same text: of a billion texts, two are alike by chance once in
+/// 10^20 times.
+#[derive(Clone, Debug, Default)]
+struct Hash([RandomState; 2]);
+
+impl Hash {
+    fn of(&self, what: impl std::hash::Hash) -> u128 {
+        let [high, low] = self.0.each_ref().map(|state| u128::from(state.hash_one(&what)));
+        high << 64 | low
+    }
 }
 
 impl Table {
-    /// Makes these the rows, and gives them their sessions. Their statistics are taken out.
-    pub(super) fn replace(&mut self, mut clients: Vec<Client>) -> Vec<Client> {
-        let mut rows = HashMap::with_capacity(clients.len());
-        for client in &mut clients {
-            let id = CompactString::from(&client.clientid);
-            let known = self.rows.get(&id).filter(|row| row.created_at_ms == client.created_at_ms);
-            client.session = known.map_or_else(
-                || {
-                    self.last_session += 1;
-                    self.last_session
-                },
-                |row| row.session,
-            );
-            let statistics = client.statistics.take().unwrap_or_default().encode_to_vec().into_boxed_slice();
-            rows.insert(id, Row { session: client.session, created_at_ms: client.created_at_ms, statistics });
+    /// Makes these the rows, and gives them their sessions.
+    pub(super) fn replace(&mut self, rows: Rows) -> Clients {
+        let Rows { clients, figures, starts } = rows;
+        let known = self.rows.iter().filter(|row| !self.kicked.contains(&row.session));
+        let mut known: HashMap<u128, u64> = known.map(|row| (row.hash, row.session)).collect();
+        let mut sessions = Vec::with_capacity(starts.len());
+        self.rows = Vec::with_capacity(starts.len());
+        for (number, figures) in (0..).zip(starts) {
+            let client = clients.get(number);
+            let hash = self.hash.of((client.clientid, client.created_at_ms));
+            let session = known.remove(&hash).unwrap_or_else(|| {
+                self.last_session += 1;
+                self.last_session
+            });
+            sessions.push(session);
+            self.rows.push(Row { session, figures, hash });
         }
-        self.rows = rows;
-        clients
+        self.rows.sort_unstable_by_key(|row| row.session);
+        self.figures = figures;
+        self.figures.shrink_to_fit();
+        self.kicked = HashSet::new();
+        Clients { packed: clients, sessions }
     }
 
-    pub(super) fn statistics(&self, session: &SessionRef) -> Option<Statistics> {
-        let row = self.rows.get(session.clientid.as_str()).filter(|row| row.session == session.session)?;
+    pub(super) fn statistics(&self, session: u64) -> Option<Statistics> {
+        let figures = usize::try_from(self.row(session)?.figures).ok();
+        let encoded = figures.and_then(|figures| self.figures.get(figures..)).unwrap_or_default();
+        if encoded.is_empty() {
+            return Some(Statistics::default());
+        }
         // What was encoded here can be decoded.
-        Statistics::decode(&*row.statistics).ok()
+        Statistics::decode_length_delimited(encoded).ok()
     }
 
     /// Ends a session; says whether it was there.
-    pub(super) fn remove(&mut self, session: &SessionRef) -> bool {
-        let is_there =
-            self.rows.get(session.clientid.as_str()).is_some_and(|row| row.session == session.session);
-        if is_there {
-            self.rows.remove(session.clientid.as_str());
-        }
-        is_there
+    pub(super) fn remove(&mut self, session: u64) -> bool {
+        self.row(session).is_some() && self.kicked.insert(session)
+    }
+
+    /// The row of a session that is in force.
+    fn row(&self, session: u64) -> Option<&Row> {
+        // As long as no file has replaced another, sessions are numbered as rows are.
+        let first = self.rows.first()?.session;
+        let guess = usize::try_from(session.checked_sub(first)?).ok()?;
+        let row = self.rows.get(guess).filter(|row| row.session == session).or_else(|| {
+            let at = self.rows.binary_search_by_key(&session, |row| row.session).ok()?;
+            self.rows.get(at)
+        });
+        row.filter(|row| !self.kicked.contains(&row.session))
     }
 }
 
@@ -163,7 +247,7 @@ mod tests {
         }
     }
 
-    fn sessions(clients: &[Client]) -> Vec<u64> {
+    fn sessions(clients: &Clients) -> Vec<u64> {
         clients.iter().map(|client| client.session).collect()
     }
 
@@ -174,10 +258,10 @@ mod tests {
             "{\"node\":\"b\",\"clientid\":\"1\"}\r\n",
             "{\"node\":\"a\",\"clientid\":\"2\"}",
         ));
-        let clients = read(file.path(), NODE).unwrap();
-        let ids: Vec<_> = clients.iter().map(|row| (row.node.as_str(), row.clientid.as_str())).collect();
-        assert_eq!(ids, [("", "1"), ("", "2")]);
-        assert!(read(write("").path(), NODE).unwrap().is_empty());
+        let clients = Table::default().replace(read(file.path(), NODE).unwrap());
+        let ids: Vec<_> = clients.iter().map(|row| (row.node, row.clientid)).collect();
+        assert_eq!(ids, [(String::new(), "1".into()), (String::new(), "2".into())]);
+        assert_eq!(Table::default().replace(read(write("").path(), NODE).unwrap()).len(), 0);
     }
 
     #[test]
@@ -201,26 +285,32 @@ mod tests {
     #[test]
     fn a_session_stays_with_its_row_and_is_never_used_again() {
         let mut table = Table::default();
-        let rows = || vec![client("1", 5, Some(0)), client("2", 5, None)];
-        let first = table.replace(rows());
+        let rows = |clients: &[Client]| {
+            let mut rows = Rows::default();
+            clients.iter().for_each(|client| rows.add(client));
+            rows
+        };
+        let both = [client("1", 5, Some(0)), client("2", 5, None)];
+        let first = table.replace(rows(&both));
         assert_eq!(sessions(&first), [1, 2]);
-        assert!(first.iter().all(|client| client.statistics.is_none()));
-        assert_eq!(sessions(&table.replace(rows())), [1, 2], "nothing has changed");
-        let session = |clientid: &str, session| SessionRef { clientid: clientid.to_owned(), session };
-        let figures = table.statistics(&session("1", 1)).unwrap();
-        assert_eq!(figures, Statistics { mqueue_len: Some(0), ..Statistics::default() });
-        assert_eq!(table.statistics(&session("2", 2)), Some(Statistics::default()));
-        assert_eq!(table.statistics(&session("1", 2)), None);
+        assert!(first.iter().all(|client| client.statistics.is_none() && client.created_at_ms == Some(5)));
+        assert_eq!(sessions(&table.replace(rows(&both))), [1, 2], "nothing has changed");
+        let figures = Statistics { mqueue_len: Some(0), ..Statistics::default() };
+        assert_eq!(table.statistics(1), Some(figures));
+        assert_eq!(table.statistics(2), Some(Statistics::default()));
+        assert_eq!((table.statistics(0), table.statistics(3)), (None, None));
 
-        assert!(!table.remove(&session("1", 2)) && table.remove(&session("1", 1)));
-        assert!(!table.remove(&session("1", 1)));
-        assert_eq!(table.statistics(&session("1", 1)), None);
-        assert_eq!(sessions(&table.replace(rows())), [3, 2], "a row that was kicked is a new session");
+        assert!(!table.remove(3) && table.remove(1) && !table.remove(1));
+        assert_eq!((table.statistics(1), table.statistics(2)), (None, Some(Statistics::default())));
+        let again = table.replace(rows(&both));
+        assert_eq!(sessions(&again), [3, 2], "a row that was kicked is a new session");
+        let told = [1, 2, 3, 4].map(|session| table.statistics(session));
+        assert_eq!(told, [None, Some(Statistics::default()), Some(figures), None]);
         assert_eq!(
-            sessions(&table.replace(vec![client("1", 6, None)])),
+            sessions(&table.replace(rows(&[client("1", 6, None)]))),
             [4],
             "one created at another time too"
         );
-        assert_eq!(sessions(&table.replace(rows())), [5, 6], "and one that was gone");
+        assert_eq!(sessions(&table.replace(rows(&both))), [5, 6], "and one that was gone");
     }
 }

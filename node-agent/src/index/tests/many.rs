@@ -113,7 +113,7 @@ proptest! {
 #[test]
 fn views_taken_while_changes_come_are_each_of_one_moment() {
     let index = Index::new(NODE);
-    index.resync(many(20_000, 1));
+    index.resync(many(20_000, 1).into_iter().collect());
     let everyone = Matcher::new(Filter::default()).unwrap();
     let fields = [SortField::Port, SortField::ConnectedAt, SortField::IpAddress, SortField::Mountpoint];
     let is_over = AtomicBool::new(false);
