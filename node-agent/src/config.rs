@@ -70,6 +70,8 @@ pub enum BrokerConfig {
         /// Reconnects a second.
         churn: u32,
     },
+    /// The one that has loaded the agent as its plugin. [`crate::run::run`] is given it, no other can be made of it.
+    Host,
 }
 
 /// The name of a broker in file and flags.
@@ -172,7 +174,38 @@ impl Config {
         Self::merge(args, file)
     }
 
+    /// As [`Config::load`], for an agent that its broker has loaded as a plugin: there is no other broker to choose.
+    ///
+    /// # Errors
+    /// As [`Config::load`]; also for settings that choose a broker, or are another's.
+    pub fn load_for_plugin(args: &Args) -> Result<Self, ConfigError> {
+        let file = match &args.config {
+            None => FileConfig::default(),
+            Some(path) => FileConfig::read(path)?,
+        };
+        Self::merge_with(args, file, |args, file, _| {
+            let given =
+                brokers_of(args).into_iter().find(|(_, is_given, _)| *is_given).map(|(flag, ..)| flag);
+            let is_chosen = args.broker.is_some() || file.broker.is_some();
+            match given.or(is_chosen.then_some("--broker")) {
+                None => Ok(BrokerConfig::Host),
+                Some(flag) => Err(ConfigError::Invalid(format!(
+                    "{} is given, but the broker is the one that has loaded the agent",
+                    args::with_variable(flag)
+                ))),
+            }
+        })
+    }
+
     fn merge(args: &Args, file: FileConfig) -> Result<Self, ConfigError> {
+        Self::merge_with(args, file, broker)
+    }
+
+    fn merge_with(
+        args: &Args,
+        file: FileConfig,
+        broker: impl FnOnce(&Args, &FileConfig, &str) -> Result<BrokerConfig, ConfigError>,
+    ) -> Result<Self, ConfigError> {
         let listen = args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN);
         let node_name = args
             .node_name
@@ -248,16 +281,21 @@ fn default_node_name(listen: SocketAddr) -> String {
     format!("rollcall@{address}")
 }
 
-fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfig, ConfigError> {
-    let kind = args.broker.or(file.broker).unwrap_or(BrokerKind::Embedded);
-    for (flag, given, needs) in [
+/// The flags that are of one broker: whether they are given, and of which.
+fn brokers_of(args: &Args) -> [(&'static str, bool, BrokerKind); 6] {
+    [
         ("--file", args.file.is_some(), BrokerKind::File),
         ("--clients", args.clients.is_some(), BrokerKind::Synthetic),
         ("--seed", args.seed.is_some(), BrokerKind::Synthetic),
         ("--churn", args.churn.is_some(), BrokerKind::Synthetic),
         ("--mqtt-listen", !args.mqtt_listen.is_empty(), BrokerKind::Embedded),
         ("--password-file", args.password_file.is_some(), BrokerKind::Embedded),
-    ] {
+    ]
+}
+
+fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfig, ConfigError> {
+    let kind = args.broker.or(file.broker).unwrap_or(BrokerKind::Embedded);
+    for (flag, given, needs) in brokers_of(args) {
         if given && kind != needs {
             let flag = args::with_variable(flag);
             return Err(ConfigError::Invalid(format!(

@@ -143,6 +143,7 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
             let broker = SyntheticBroker::new(*clients, *seed, &config.node_name).with_churn(*churn);
             Ok(StartedBroker::of(Arc::new(broker)))
         }
+        BrokerConfig::Host => Err(RunError::Serve("a plugin's broker is there already".to_owned())),
     }
 }
 
@@ -159,7 +160,7 @@ pub fn check_files(config: &Config) -> Result<(), RunError> {
         #[cfg(feature = "embedded")]
         BrokerConfig::Embedded(settings) => EmbeddedBroker::check_files(settings)?,
         BrokerConfig::File { path } => drop(FileBroker::open(path, &config.node_name)?),
-        BrokerConfig::Synthetic { .. } => {}
+        BrokerConfig::Synthetic { .. } | BrokerConfig::Host => {}
     }
     Ok(())
 }

@@ -19,7 +19,9 @@ impl fmt::Display for Config {
         writeln!(f, "node_name = {}", text(node_name))?;
         writeln!(f, "listen = \"{listen}\"")?;
         writeln!(f, "insecure = {insecure}")?;
-        writeln!(f, "broker = \"{kind}\"")?;
+        if let Some(kind) = kind {
+            writeln!(f, "broker = \"{kind}\"")?;
+        }
         writeln!(f, "drain_timeout_secs = {}", drain_timeout.as_secs())?;
         writeln!(f, "max_calls = {max_calls}")?;
         writeln!(f, "\n[log]\nformat = \"{}\"\nfilter = {}", log.format, text(&log.filter))?;
@@ -36,6 +38,7 @@ impl fmt::Display for Config {
             BrokerConfig::Synthetic { clients, seed, churn } => {
                 writeln!(f, "\n[synthetic]\nclients = {clients}\nseed = {seed}\nchurn = {churn}")
             }
+            BrokerConfig::Host => Ok(()),
         }
     }
 }
@@ -102,12 +105,13 @@ fn text(text: &str) -> String {
 impl BrokerConfig {
     /// Which broker.
     #[must_use]
-    pub fn kind(&self) -> BrokerKind {
+    pub fn kind(&self) -> Option<BrokerKind> {
         match self {
             #[cfg(feature = "embedded")]
-            Self::Embedded(_) => BrokerKind::Embedded,
-            Self::File { .. } => BrokerKind::File,
-            Self::Synthetic { .. } => BrokerKind::Synthetic,
+            Self::Embedded(_) => Some(BrokerKind::Embedded),
+            Self::File { .. } => Some(BrokerKind::File),
+            Self::Synthetic { .. } => Some(BrokerKind::Synthetic),
+            Self::Host => None,
         }
     }
 }

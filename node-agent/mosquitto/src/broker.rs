@@ -1,0 +1,136 @@
+//! The broker as the agent sees it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rollcall_node_agent::broker::{
+    Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync,
+};
+use rollcall_proto::v1::Statistics;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::plugin::Shared;
+use crate::table::Standing;
+use crate::takeover;
+
+/// Rows that are read while the table is locked: some hundred microseconds.
+const ROWS_A_LOCK: usize = 256;
+
+/// How long a kick may take. The loop comes round ten times a second at least.
+const LONGEST_KICK: Duration = Duration::from_secs(4);
+
+/// How long the first round of the broker's loop is waited for, until it is said that there is none.
+const FIRST_TICK: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether a connection that is being closed has gone. Those over WebSocket go when the other
+/// side has been told.
+const CLOSING: Duration = Duration::from_millis(50);
+
+/// Mosquitto, from inside.
+pub(crate) struct MosquittoBroker {
+    info: BrokerInfo,
+    shared: Arc<Shared>,
+    mqtt_address: Option<SocketAddr>,
+}
+
+impl MosquittoBroker {
+    pub(crate) fn new(shared: Arc<Shared>, mqtt_address: Option<SocketAddr>) -> Self {
+        let mut capabilities = vec!["kick".to_owned(), "offline-sessions".to_owned()];
+        capabilities.extend(
+            ["subscriptions_cnt", "max_subscriptions", "recv_msg"].map(|name| format!("statistics:{name}")),
+        );
+        let info = BrokerInfo {
+            kind: "mosquitto",
+            // The plugin interface has no call for it; that is the interface's.
+            version: "2".to_owned(),
+            capabilities,
+            mqtt_addresses: mqtt_address.iter().map(ToString::to_string).collect(),
+        };
+        Self { info, shared, mqtt_address }
+    }
+
+    async fn end_session(&self, session: &SessionRef, until: Instant) -> Result<Kick, BrokerError> {
+        let mut was_there = false;
+        loop {
+            let late = || BrokerError::Late("its loop has not come round".to_owned());
+            let kicked = timeout_at(until, self.shared.kick(&session.clientid, session.session)).await;
+            let kicked = kicked
+                .map_err(|_| late())?
+                .ok_or_else(|| BrokerError::Unavailable("it is shutting down".to_owned()))?;
+            was_there |= kicked.was_there;
+            match kicked.standing {
+                Standing::Gone => return Ok(if was_there { Kick::Kicked } else { Kick::NotFound }),
+                Standing::Connected => {
+                    if Instant::now() + CLOSING >= until {
+                        return Err(BrokerError::Late("the connection is still being closed".to_owned()));
+                    }
+                    sleep(CLOSING).await;
+                }
+                Standing::Away => self.end_away(session, until).await?,
+            }
+        }
+    }
+
+    /// Ends a session that has no connection, which the broker has no call for.
+    async fn end_away(&self, session: &SessionRef, until: Instant) -> Result<(), BrokerError> {
+        let Some(address) = self.mqtt_address else {
+            return Err(BrokerError::Refused(
+                "the connection is closed, but the broker keeps the session: give plugin_opt_mqtt_address for \
+                 sessions to be ended"
+                    .to_owned(),
+            ));
+        };
+        takeover::end_session(&self.shared, address, session, until).await
+    }
+}
+
+#[async_trait]
+impl Broker for MosquittoBroker {
+    fn info(&self) -> &BrokerInfo {
+        &self.info
+    }
+
+    async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        // Without ticks nobody is seen to connect, and an empty list would be no answer.
+        while timeout(FIRST_TICK, self.shared.first_tick()).await.is_err() {
+            let message = "the broker gives its plugins no ticks, as it does with per_listener_settings true: expected false";
+            if changes.send(ClientChange::BrokerFailed(message.to_owned())).await.is_err() {
+                return Ok(());
+            }
+        }
+        let all = self.shared.table().all();
+        if send_resync(&changes, all).await.is_err() {
+            return Ok(());
+        }
+        loop {
+            let news = self.shared.table().changes(ROWS_A_LOCK);
+            if news.is_empty() {
+                tokio::select! {
+                    () = changes.closed() => return Ok(()),
+                    () = self.shared.news.notified() => {}
+                }
+            }
+            for change in news {
+                if changes.send(change).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
+        let mut statistics = Vec::with_capacity(sessions.len());
+        for some in sessions.chunks(ROWS_A_LOCK) {
+            let table = self.shared.table();
+            statistics.extend(some.iter().map(|of| table.statistics(&of.clientid, of.session)));
+        }
+        statistics
+    }
+
+    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
+        self.end_session(session, Instant::now() + LONGEST_KICK).await
+    }
+}
