@@ -3,7 +3,8 @@
 //! In the order a request meets them:
 //! - [`config`]: the settings, from file, environment and flags.
 //! - [`mod@run`]: the server from start to drain; [`incoming`]: its connections.
-//! - `service`: the gRPC calls; `calls`: what holds for all of them.
+//! - `service`: the gRPC calls; `calls`: what holds for all of them; `scans`: searches of
+//!   many rows.
 //! - [`query`]: what a request may ask, and snapshots.
 //! - [`listing`]: the clients a list is about; [`ranked`]: in order of a live figure.
 //! - [`index`]: the clients, ordered and searchable.
@@ -22,4 +23,5 @@ mod packed;
 pub mod query;
 pub mod ranked;
 pub mod run;
+mod scans;
 mod service;

@@ -18,13 +18,14 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use futures::Stream;
+use rollcall_proto::Protocol;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::Node;
 use rollcall_proto::v1::{
     CountRequest, CountResponse, DescribeRequest, DescribeResponse, ExportRequest, GetRequest, GetResponse,
     Identity, KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
@@ -34,6 +35,7 @@ use crate::follow::{Follower, now_ms};
 use crate::index::Index;
 use crate::listing::Listing;
 use crate::query::{Count, List, Queries, QueryError, Selection, Survey};
+use crate::scans::Scans;
 
 /// Rows that may be looked at on a thread of the runtime: a fraction of a millisecond.
 const SHORT: usize = 2_000;
@@ -53,14 +55,12 @@ pub(crate) struct Agent {
     pub(crate) follower: Follower,
     pub(crate) calls: Calls,
     started_at_ms: i64,
-    /// One permit a core.
-    scans: Semaphore,
+    scans: Scans,
 }
 
 impl Agent {
     pub(crate) fn new(node_name: &str, broker: Arc<dyn Broker>, most_calls: u32) -> Self {
         let index = Arc::new(Index::new(node_name));
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             identity: Identity { name: node_name.to_owned(), incarnation: rand::random() },
             broker,
@@ -69,7 +69,7 @@ impl Agent {
             index,
             calls: Calls::new(most_calls),
             started_at_ms: now_ms(),
-            scans: Semaphore::new(cores),
+            scans: Scans::default(),
         }
     }
 }
@@ -110,7 +110,7 @@ impl NodeService {
         if rows <= SHORT {
             return ask(&self.agent.queries, &|| false).map_err(to_status);
         }
-        let Ok(_scan) = self.agent.scans.acquire().await else { return Err(exceeded()) };
+        let scan = self.agent.scans.begin().await?;
         let (gone, agent) = (Gone::default(), Arc::clone(&self.agent));
         let caller_gone = Arc::clone(&gone.0);
         #[expect(
@@ -118,6 +118,8 @@ impl NodeService {
             reason = "stops when the caller has gone or the deadline passed"
         )]
         let answer = tokio::task::spawn_blocking(move || {
+            // It runs until it has seen that nobody waits for it, and takes its core as long.
+            let _scan = scan;
             ask(&agent.queries, &|| caller_gone.load(Ordering::Relaxed) || deadline.has_passed())
         });
         let answer = answer.await.map_err(|error| Status::internal(format!("a query failed: {error}")))?;
@@ -195,6 +197,10 @@ impl Node for NodeService {
             broker_error: agreement.broker_error.unwrap_or_default(),
             draining: agent.calls.is_draining(),
             mqtt_addresses: info.mqtt_addresses.clone(),
+            protocol: Protocol::OURS.version,
+            min_protocol: Protocol::OURS.least,
+            calls_in_flight: u32::try_from(agent.calls.in_flight()).unwrap_or(u32::MAX),
+            scans_running: agent.scans.running(),
         }))
     }
 

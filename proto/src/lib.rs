@@ -11,6 +11,7 @@
 //! - [`wire`]: rows read from their bytes without a copy, and written in one pass.
 //! - [`codec`]: how the stubs send and receive messages.
 //! - [`failure`]: why a node's part of an answer is missing.
+//! - [`protocol`]: which versions of the contract understand each other.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
 
@@ -22,12 +23,14 @@ pub mod filter;
 pub mod group;
 pub mod live;
 pub mod order;
+pub mod protocol;
 pub mod wire;
 
 pub use client::ClientRef;
 pub use failure::Reason;
 pub use filter::Matcher;
 pub use order::{KeyRef, Order, SortField};
+pub use protocol::Protocol;
 
 /// Messages and service stubs of package `rollcall.v1`; see the `.proto` files for their meaning.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]

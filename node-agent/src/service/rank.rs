@@ -23,7 +23,7 @@ pub(super) async fn rank(
     order: Order,
     deadline: Deadline,
 ) -> Result<Ranked, Status> {
-    let Ok(_scan) = agent.scans.acquire().await else { return Err(exceeded()) };
+    let _scan = agent.scans.begin().await?;
     let mut ranking = Ranking::new(order);
     let (mut position, mut next) = (0, 0);
     while next < view.count() {

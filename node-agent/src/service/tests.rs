@@ -1,9 +1,13 @@
 //! The service as its callers see it, over the synthetic broker.
 
+use std::time::Duration;
+
 use futures::{StreamExt, TryStreamExt};
 use rollcall_proto::v1::{Client, Filter, GroupBy, SortField};
 use rollcall_proto::{CHUNK_ROWS, ClientRef, Order, REASON_METADATA, Reason, v1};
+use tokio::task::JoinHandle;
 use tonic::Code;
+use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::*;
 use crate::broker::ClientChange;
@@ -85,6 +89,72 @@ async fn calls_are_refused_until_the_clients_are_known_and_while_draining() {
     assert!(service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner().draining);
 }
 
+/// Waits until the agent says that so many calls are in flight and so many scans run.
+async fn until_at_work(service: &NodeService, calls: u32, scans: u32) {
+    let at_work = async || {
+        let told = service.describe(Request::new(DescribeRequest {})).await.unwrap().into_inner();
+        (told.calls_in_flight, told.scans_running)
+    };
+    for _ in 0..500 {
+        if at_work().await == (calls, scans) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?} calls and scans, expected {calls} and {scans}", at_work().await);
+}
+
+/// A search that finds no end by itself, as a call that waits for it.
+fn endless(service: &NodeService, deadline: Deadline) -> JoinHandle<Result<(), Status>> {
+    let service = service.clone();
+    tokio::spawn(async move {
+        let _call = service.admit()?;
+        let search = service.ask(SHORT + 1, deadline, |_, stop| {
+            while !stop() {
+                std::thread::yield_now();
+            }
+            Err::<(), _>(QueryError::Stopped)
+        });
+        service.agent.calls.bound(deadline, search).await
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_search_ends_with_its_caller_and_at_its_deadline() {
+    let service = service(10).await;
+    until_at_work(&service, 0, 0).await;
+    let call = endless(&service, Deadline::of(&MetadataMap::new()));
+    until_at_work(&service, 1, 1).await;
+    call.abort();
+    until_at_work(&service, 0, 0).await;
+
+    let mut metadata = MetadataMap::new();
+    metadata.insert("grpc-timeout", MetadataValue::from_static("50m"));
+    let late = endless(&service, Deadline::of(&metadata)).await.unwrap();
+    assert_eq!(late.unwrap_err().code(), Code::DeadlineExceeded);
+    until_at_work(&service, 0, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_search_takes_its_core_until_it_has_stopped() {
+    let service = service(10).await;
+    let (stop, is_stopped) = std::sync::mpsc::channel::<()>();
+    let stuck = service.clone();
+    let call = tokio::spawn(async move {
+        let ask = move |_: &Queries, _: &dyn Fn() -> bool| {
+            let _ = is_stopped.recv();
+            Err::<(), _>(QueryError::Stopped)
+        };
+        stuck.ask(SHORT + 1, Deadline::of(&MetadataMap::new()), ask).await
+    });
+    until_at_work(&service, 0, 1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    until_at_work(&service, 0, 1).await;
+    drop(stop);
+    until_at_work(&service, 0, 0).await;
+}
+
 /// An agent that takes one call at a time, with so many clients of three zones.
 async fn one_call_service(clients: u64) -> NodeService {
     let broker = Arc::new(SyntheticBroker::new(1, 1, "a@h"));
@@ -135,7 +205,7 @@ async fn a_count_is_refused_as_other_calls_are() {
     let bad = Filter { conn_state: vec![9], ..everyone() };
     assert_eq!(code(count(&service, GroupBy::Zone, bad).await), Code::InvalidArgument);
     let mut late = Request::new(CountRequest { filter: None, group_by: GroupBy::Username.into() });
-    late.set_timeout(std::time::Duration::from_nanos(1));
+    late.set_timeout(Duration::from_nanos(1));
     assert_eq!(service.count(late).await.err().unwrap().code(), Code::DeadlineExceeded);
     let request = Request::new(CountRequest::default());
     let first = service.count(request).await.unwrap();
