@@ -16,7 +16,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use self::values::{BasePath, Count};
-use crate::cluster::{ClusterSettings, NodeTls};
+use crate::cluster::{ClusterSettings, NodeTls, Policy};
 use crate::http::limits::Limits;
 use crate::key_file::KeyFile;
 use crate::keys::{InvalidKey, Key};
@@ -165,6 +165,7 @@ impl Config {
         let seconds = Duration::from_secs;
         let limits = Limits {
             requests: positive("max-requests", told.max_requests, 512)?,
+            heavy_requests: positive("max-heavy-requests", told.max_heavy_requests, 16)?,
             exports: positive("max-exports", told.max_exports, 4)?,
             export_node_timeout: told.export_node_timeout.map_or(seconds(60), |text| text.0),
             export_client_timeout: told.export_client_timeout.map_or(seconds(300), |text| text.0),
@@ -199,6 +200,7 @@ impl Config {
             ("export-node-timeout", config.limits.export_node_timeout),
             ("export-client-timeout", config.limits.export_client_timeout),
             ("probe-interval", config.cluster.probe_interval),
+            ("probe-timeout", config.cluster.circuit.probe_timeout),
             ("connect-timeout", config.cluster.connect_timeout),
         ] {
             if duration.is_zero() {
@@ -248,9 +250,20 @@ fn cluster(told: &Layer) -> Result<ClusterSettings, ConfigError> {
             None
         }
     };
-    let probe_interval = told.probe_interval.map_or(Duration::from_secs(2), |text| text.0);
-    let connect_timeout = told.connect_timeout.map_or(Duration::from_secs(2), |text| text.0);
-    Ok(ClusterSettings { nodes, tls, probe_interval, connect_timeout })
+    let usual = ClusterSettings::over(nodes);
+    Ok(ClusterSettings {
+        tls,
+        probe_interval: told.probe_interval.map_or(usual.probe_interval, |text| text.0),
+        connect_timeout: told.connect_timeout.map_or(usual.connect_timeout, |text| text.0),
+        circuit: Policy {
+            probe_timeout: told.probe_timeout.map_or(usual.circuit.probe_timeout, |text| text.0),
+            circuit_failures: told
+                .circuit_failures
+                .map_or(usual.circuit.circuit_failures, |count| u32::try_from(count.0).unwrap_or(u32::MAX)),
+        },
+        max_node_calls: positive("max-node-calls", told.max_node_calls, usual.max_node_calls)?,
+        ..usual
+    })
 }
 
 fn keys(told: &Layer) -> Result<LiveKeys, ConfigError> {

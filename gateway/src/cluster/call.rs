@@ -24,39 +24,49 @@ pub(super) struct CallError {
     pub detail: String,
     /// The node itself gave the reason, so it is there.
     pub told: bool,
-    /// The node is well, but cannot do this: a snapshot is gone, and asking with a new one may work; or a count has
-    /// too many groups.
+    /// The node is well, but what was asked for cannot be had of it.
+    pub well: bool,
+    /// That is because a snapshot is gone, and asking with a new one may work; or because a count has too many groups.
     pub failed_precondition: bool,
     /// The connection broke before anything came back.
     retryable: bool,
 }
 
 impl CallError {
-    /// The node answered what the contract does not allow.
-    pub(super) fn protocol(detail: impl Into<String>) -> Self {
+    fn new(reason: Reason, detail: impl Into<String>) -> Self {
         Self {
-            reason: Reason::Protocol,
+            reason,
             detail: detail.into(),
             told: false,
+            well: false,
             failed_precondition: false,
             retryable: false,
         }
+    }
+
+    /// The node answered what the contract does not allow.
+    pub(super) fn protocol(detail: impl Into<String>) -> Self {
+        Self::new(Reason::Protocol, detail)
     }
 
     /// What was asked for cannot be had, and that is not the node's fault.
     pub(super) fn failed_precondition(detail: impl Into<String>) -> Self {
-        Self { failed_precondition: true, ..Self::protocol(detail) }
+        Self { well: true, failed_precondition: true, ..Self::protocol(detail) }
+    }
+
+    /// Another node than the request is about answered.
+    pub(super) fn other_node(detail: impl Into<String>) -> Self {
+        Self { well: true, ..Self::protocol(detail) }
+    }
+
+    /// The node was not asked, for this reason.
+    pub(super) fn not_asked(reason: Reason, detail: impl Into<String>) -> Self {
+        Self::new(reason, detail)
     }
 
     /// The node's answer did not come in time.
-    fn timeout() -> Self {
-        Self {
-            reason: Reason::Timeout,
-            detail: "no answer within the deadline".into(),
-            told: false,
-            failed_precondition: false,
-            retryable: false,
-        }
+    pub(super) fn timeout(detail: impl Into<String>) -> Self {
+        Self::new(Reason::Timeout, detail)
     }
 }
 
@@ -77,12 +87,13 @@ impl From<Status> for CallError {
             Code::Unknown | Code::Internal if broken_here => Reason::Unreachable,
             _ => Reason::Protocol,
         });
+        let failed_precondition = status.code() == Code::FailedPrecondition;
         Self {
-            reason,
-            detail: format!("{:?}: {}", status.code(), shorten(status.message())),
             told: told.is_some(),
-            failed_precondition: status.code() == Code::FailedPrecondition,
+            well: failed_precondition,
+            failed_precondition,
             retryable: reason == Reason::Unreachable && told.is_none(),
+            ..Self::new(reason, format!("{:?}: {}", status.code(), shorten(status.message())))
         }
     }
 }
@@ -108,7 +119,8 @@ pub(super) async fn by<T>(
     until: Instant,
     call: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, CallError> {
-    timeout_at(until, call).await.unwrap_or_else(|_| Err(CallError::timeout()))
+    let late = |_| Err(CallError::timeout("no answer within the deadline"));
+    timeout_at(until, call).await.unwrap_or_else(late)
 }
 
 /// Runs a read up to a moment, and once more if the connection was found broken and the budget allows.
@@ -183,6 +195,18 @@ mod tests {
             (Code::OutOfRange, Reason::Protocol),
         ] {
             assert_eq!(CallError::from(Status::new(code, "x")).reason, reason, "{code:?}");
+        }
+        // Whatever a node says, no other word than these comes of it.
+        for code in (0..=16).map(Code::from_i32) {
+            for word in ["", "gone", "DRAINING", "draining"] {
+                let mut status = Status::new(code, "x");
+                status.metadata_mut().insert(REASON_METADATA, MetadataValue::from_static(word));
+                let error = CallError::from(status);
+                assert!(Reason::ALL.contains(&error.reason));
+                assert_eq!(error.told, word == "draining", "{code:?} {word:?}");
+                let untold = CallError::from(Status::new(code, "x")).reason;
+                assert_eq!(error.reason, if error.told { Reason::Draining } else { untold });
+            }
         }
         let mut draining = Status::unavailable("going away");
         draining.metadata_mut().insert(REASON_METADATA, MetadataValue::from_static("draining"));

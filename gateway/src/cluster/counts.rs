@@ -43,7 +43,7 @@ pub(super) async fn count(
     let group_by = query.group_by.map_or(v1::GroupBy::Unspecified, GroupBy::on_node);
     let message = v1::CountRequest { filter: Some(query.filter.clone()), group_by: group_by.into() };
     let memory = Memory { left: AtomicUsize::new(MOST_BYTES) };
-    let (answers, failures) = fanout::ask_all(&nodes, |node| {
+    let (answers, failures) = fanout::ask_all(&nodes, until, |node| {
         let (message, memory) = (&message, &memory);
         async move {
             call::read_by(until, cluster.retry_budget(), || {

@@ -75,7 +75,7 @@ pub(super) async fn export(
     let nodes = cluster.in_scope(&query.scope, start_by).await?;
     let start_by = cluster.reserve(start_by);
     let total = nodes.len();
-    let (answers, failures) = fanout::ask_all(&nodes, |node| {
+    let (answers, failures) = fanout::ask_all(&nodes, start_by, |node| {
         call::by(start_by, async move {
             let (source, first) = begin(node, query).await?;
             Ok((source.name.clone(), (source, first)))

@@ -47,7 +47,7 @@ pub(super) async fn locate(
     nodes: &[Arc<Node>],
     until: Instant,
 ) -> Result<(Vec<Answer<Located>>, Completeness), ClusterError> {
-    let (answers, failures) = fanout::ask_all(nodes, |node| async move {
+    let (answers, failures) = fanout::ask_all(nodes, until, |node| async move {
         call::read_by(until, cluster.retry_budget(), || receive(&node, message, scope, until)).await
     })
     .await;

@@ -233,7 +233,7 @@ async fn survey(
     let until = cluster.share(deadline, 1, 2);
     let asked: Vec<usize> = (0..nodes.len()).filter(|&index| !ranges[index].is_empty()).collect();
     let targets: Vec<_> = asked.iter().map(|&index| Arc::clone(&nodes[index])).collect();
-    let (answers, failures) = fanout::ask_all(&targets, |node| {
+    let (answers, failures) = fanout::ask_all(&targets, until, |node| {
         let index = nodes.iter().position(|other| Arc::ptr_eq(other, &node)).unwrap_or_default();
         let message = v1::SurveyRequest {
             filter: Some(query.filter.clone()),
@@ -300,7 +300,7 @@ async fn fetch(
     until: Instant,
 ) -> (Vec<Answer<Rows>>, Failures) {
     let nodes: Vec<_> = asked.iter().map(|(node, _, _)| Arc::clone(node)).collect();
-    fanout::ask_all(&nodes, |node| {
+    fanout::ask_all(&nodes, until, |node| {
         let (snapshot, window) = asked
             .iter()
             .find(|(other, _, _)| Arc::ptr_eq(other, &node))

@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime};
 use rollcall_proto::{Order, Reason, v1};
 use thiserror::Error;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 
 use self::call::RetryBudget;
 use self::node::Node;
+use self::roster::Roster;
 use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
@@ -21,13 +22,16 @@ mod counts;
 mod export;
 mod fanout;
 mod get;
+mod health;
 mod kick;
 mod list;
 mod node;
 mod raw;
+mod roster;
 
 pub use self::connect::{Dial, TcpDial};
 pub use self::export::{Export, ExportQuery};
+pub use self::health::{LastError, Policy, Renamed};
 pub use self::node::InvalidNode;
 
 /// The nodes a request is about.
@@ -126,14 +130,39 @@ pub struct KickAnswer {
 pub struct NodeView {
     /// Where the gateway reaches its agent, host:port.
     pub address: String,
-    /// What the agent said last; absent if it never answered.
+    /// The name its agent told last; absent if none was told, or if another address has it by now.
+    pub name: Option<String>,
+    /// What the agent said last; absent if the node that is there never said anything.
     pub description: Option<v1::DescribeResponse>,
-    /// Whether the last probe was answered.
+    /// Whether it can be asked.
     pub state: NodeState,
+    /// Since when.
+    pub since: SystemTime,
+    /// How often that has changed since the gateway first heard of the node.
+    pub changes: u64,
+    /// Calls and probes that failed since the last answer.
+    pub failures: u32,
+    /// The reason that reads fail with at once; `None` while the node is asked.
+    pub circuit: Option<Reason>,
+    /// Calls of this gateway in flight.
+    pub calls: usize,
     /// When an answer last came in.
     pub last_seen: Option<SystemTime>,
-    /// What last went wrong, for people; `None` while all is well.
-    pub last_error: Option<String>,
+    /// What last went wrong; kept when all is well again.
+    pub last_error: Option<LastError>,
+    /// The name that was known at the address before.
+    pub previous: Option<Renamed>,
+    /// Restarts of the agent seen by this gateway.
+    pub restarts: u64,
+}
+
+impl NodeView {
+    /// What answers call the node: its name, or its address where the name is not told or not its own.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        let name = self.name.as_deref().filter(|_| self.state != NodeState::Conflict);
+        name.unwrap_or(&self.address)
+    }
 }
 
 /// Whether a node can be asked.
@@ -141,12 +170,16 @@ pub struct NodeView {
 pub enum NodeState {
     /// Not yet probed since the gateway started.
     Unknown,
-    /// It answers.
+    /// It answers reads.
     Connected,
     /// It answers, and says it is going away.
     Draining,
-    /// It does not answer.
+    /// It does not answer, or not what the contract allows.
     Unavailable,
+    /// It answers under the name of another node, so it is not asked.
+    Conflict,
+    /// It speaks a protocol that this gateway would misread, or the other way round, so it is not asked.
+    Incompatible,
 }
 
 /// Why a request has no answer.
@@ -269,12 +302,14 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(settings: &ClusterSettings, dial: Arc<dyn Dial>) -> Result<Self, InvalidNode> {
-        let nodes = settings
-            .nodes
-            .iter()
-            .map(|address| Node::new(address, settings, Arc::clone(&dial)).map(Arc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        let probes = nodes.iter().map(|node| tokio::spawn(follow(Arc::clone(node), settings.probe_interval)));
+        let roster = Arc::new(Roster::new(&settings.nodes, SystemTime::now()));
+        let node = |(index, address): (usize, &String)| {
+            Node::new(address, settings, Arc::clone(&dial), (Arc::clone(&roster), index)).map(Arc::new)
+        };
+        let nodes = settings.nodes.iter().enumerate().map(node).collect::<Result<Vec<_>, _>>()?;
+        let interval = settings.probe_interval;
+        let probes =
+            nodes.iter().cloned().map(|node| tokio::spawn(async move { node.follow(interval).await }));
         let probes = AbortOnDrop(probes.collect());
         let inner = Inner { nodes, retry_budget: RetryBudget::default(), _probes: probes };
         Ok(Self { inner: Arc::new(inner) })
@@ -342,6 +377,13 @@ impl Cluster {
         self.inner.nodes.iter().map(|node| node.view()).collect()
     }
 
+    /// How many clients the nodes said they have, all together.
+    #[must_use]
+    pub fn clients(&self) -> u64 {
+        let counts = self.inner.nodes.iter().filter_map(|node| node.clients());
+        counts.fold(0, u64::saturating_add)
+    }
+
     fn retry_budget(&self) -> &RetryBudget {
         &self.inner.retry_budget
     }
@@ -351,8 +393,8 @@ impl Cluster {
         let Scope::Only(names) = scope else { return Ok(self.inner.nodes.clone()) };
         if names.iter().any(|name| self.named(name).is_none()) {
             let until = self.share(deadline, 1, 2);
-            let unnamed = self.inner.nodes.iter().filter(|node| node.name().is_none());
-            futures::future::join_all(unnamed.map(|node| node.probe(until))).await;
+            let unnamed = self.inner.nodes.iter().filter(|node| node.is_unnamed() && node.barred().is_none());
+            futures::future::join_all(unnamed.map(|node| node.probed(until))).await;
         }
         let mut nodes: Vec<Arc<Node>> = Vec::with_capacity(names.len());
         for name in names {
@@ -370,7 +412,7 @@ impl Cluster {
 
     fn unknown(&self, name: &str) -> ClusterError {
         let name = name.to_owned();
-        let silent = self.inner.nodes.iter().filter(|node| node.name().is_none());
+        let silent = self.inner.nodes.iter().filter(|node| node.is_unnamed());
         let silent: Vec<String> = silent.map(|node| node.address.clone()).collect();
         if !silent.is_empty() {
             return ClusterError::NodeNotYetKnown { name, silent };
@@ -394,20 +436,6 @@ impl Cluster {
     }
 }
 
-/// Probes a node now and at every interval.
-async fn follow(node: Arc<Node>, interval: Duration) {
-    let mut ticks = tokio::time::interval(interval);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        // The outcome is noted by the node itself.
-        let _ = node.probe(Instant::now() + interval.min(MOST_PROBE_TIME)).await;
-    }
-}
-
-/// A probe that takes longer than this has failed.
-const MOST_PROBE_TIME: Duration = Duration::from_secs(2);
-
 /// What the cluster needs to know at start.
 #[derive(Clone, Debug)]
 pub struct ClusterSettings {
@@ -419,6 +447,25 @@ pub struct ClusterSettings {
     pub probe_interval: Duration,
     /// How long a connection may take to come up.
     pub connect_timeout: Duration,
+    /// When a node is no longer waited for.
+    pub circuit: Policy,
+    /// Calls to one node in flight at once, at least 1; exports beside them.
+    pub max_node_calls: usize,
+}
+
+impl ClusterSettings {
+    /// These nodes, by plain HTTP/2, and everything else as it is unless it is configured.
+    #[must_use]
+    pub fn over(nodes: Vec<String>) -> Self {
+        Self {
+            nodes,
+            tls: None,
+            probe_interval: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(2),
+            circuit: Policy { probe_timeout: Duration::from_secs(2), circuit_failures: 3 },
+            max_node_calls: 128,
+        }
+    }
 }
 
 /// TLS towards the agents. PEM texts, not paths.

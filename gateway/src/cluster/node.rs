@@ -6,11 +6,14 @@ use std::time::{Duration, SystemTime};
 use rollcall_proto::v1::node_client::NodeClient;
 use rollcall_proto::{MAX_MESSAGE_BYTES, Reason, v1};
 use thiserror::Error;
-use tokio::time::Instant;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::call::{self, CallError};
 use super::connect::{self, Dial};
+use super::health::{Caller, Health, LastError, News, Renamed};
+use super::roster::{Roster, Standing};
 use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
 use crate::page::share::Expected;
@@ -43,6 +46,12 @@ const EXPORT_WINDOW: u32 = 512 << 10;
 /// The longest name of a node, bytes. Cursors hold it.
 const MAX_NAME: usize = 128;
 
+/// The longest that a request waits for its place among a node's calls.
+const PLACE_WAIT: Duration = Duration::from_millis(250);
+
+/// The pause between two probes of which the second is wanted as soon as may be.
+const SOON: Duration = Duration::from_millis(100);
+
 /// An expected node. It stays one, with its last known name, while its agent is away.
 #[derive(Debug)]
 pub(super) struct Node {
@@ -52,17 +61,18 @@ pub(super) struct Node {
     endpoint: Endpoint,
     dial: Arc<dyn Dial>,
     connect_timeout: Duration,
-    seen: Mutex<Seen>,
-}
-
-/// What was last heard.
-#[derive(Debug)]
-struct Seen {
-    name: Option<String>,
-    description: Option<v1::DescribeResponse>,
-    state: NodeState,
-    last_seen: Option<SystemTime>,
-    last_error: Option<String>,
+    health: Mutex<Health>,
+    /// Who has the name, and this node's number there.
+    roster: Arc<Roster>,
+    index: usize,
+    /// One for each call that may be in flight.
+    places: Semaphore,
+    most_calls: usize,
+    probe_timeout: Duration,
+    /// Asks for a probe.
+    wake: Arc<Notify>,
+    /// Probes that have ended.
+    probes: watch::Sender<u64>,
 }
 
 fn stub(channel: Channel) -> NodeClient<Channel> {
@@ -78,6 +88,7 @@ impl Node {
         address: &str,
         settings: &ClusterSettings,
         dial: Arc<dyn Dial>,
+        (roster, index): (Arc<Roster>, usize),
     ) -> Result<Self, InvalidNode> {
         let scheme = if settings.tls.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
@@ -104,13 +115,14 @@ impl Node {
             endpoint,
             dial,
             connect_timeout: settings.connect_timeout,
-            seen: Mutex::new(Seen {
-                name: None,
-                description: None,
-                state: NodeState::Unknown,
-                last_seen: None,
-                last_error: None,
-            }),
+            health: Mutex::new(Health::new(settings.circuit, SystemTime::now())),
+            wake: roster.wake(index),
+            roster,
+            index,
+            places: Semaphore::new(settings.max_node_calls),
+            most_calls: settings.max_node_calls,
+            probe_timeout: settings.circuit.probe_timeout,
+            probes: watch::Sender::default(),
         })
     }
 
@@ -133,19 +145,53 @@ impl Node {
         stub(connect::channel(&endpoint, &self.address, &self.dial, self.connect_timeout))
     }
 
-    fn seen(&self) -> MutexGuard<'_, Seen> {
-        // What was last heard is whole at every moment, so a panic elsewhere does not spoil it.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn health(&self) -> MutexGuard<'_, Health> {
+        // What is known is whole at every moment, so a panic elsewhere does not spoil it.
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The name its agent told last.
+    /// Takes something in, and says in the log what state came of it.
+    fn learn<T>(&self, learn: impl FnOnce(&mut Health, SystemTime) -> T) -> T {
+        let now = SystemTime::now();
+        let mut health = self.health();
+        let (before, was_open) = (health.state, health.circuit().is_some());
+        let learned = learn(&mut health, now);
+        self.roster.update(self.index, health.name.as_deref(), health.lives(), now);
+        let (node, address) = (health.name.as_deref().unwrap_or_default(), self.address.as_str());
+        let error = health.last_error.as_ref().map_or("", |error| error.text.as_str());
+        if before != health.state {
+            match health.state {
+                NodeState::Connected => tracing::info!(%node, %address, "node answers"),
+                NodeState::Draining => tracing::info!(%node, %address, "node is going away"),
+                NodeState::Incompatible => tracing::error!(%node, %address, %error, "node is not understood"),
+                _ => tracing::warn!(%node, %address, %error, "node does not answer"),
+            }
+        }
+        match (was_open, health.circuit()) {
+            (false, Some(reason)) => {
+                tracing::warn!(%node, %address, %reason, "node is not asked until it answers a probe");
+            }
+            (true, None) => tracing::info!(%node, %address, "node is asked again"),
+            _ => {}
+        }
+        learned
+    }
+
+    /// The name its agent told last, unless it is another address's.
     pub(super) fn name(&self) -> Option<String> {
-        self.seen().name.clone()
+        let name = self.health().name.clone()?;
+        self.roster.owns(self.index).then_some(name)
     }
 
-    /// The name, or the address until one was told.
+    /// The name, or the address where none is its own.
     pub(super) fn label(&self) -> String {
         self.name().unwrap_or_else(|| self.address.clone())
+    }
+
+    /// Whether it is not known which node is there.
+    pub(super) fn is_unnamed(&self) -> bool {
+        self.health().name.is_none()
+            || matches!(self.roster.seen(self.index).standing, Standing::Superseded { .. })
     }
 
     /// How an answer that lacks this node names it.
@@ -153,23 +199,62 @@ impl Node {
         FailedNode { node: self.label(), reason }
     }
 
+    /// How many clients it said it has.
+    pub(super) fn clients(&self) -> Option<u64> {
+        self.health().description.as_ref().map(|description| description.clients)
+    }
+
     /// What a list can expect of it.
     pub(super) fn expected(&self) -> Expected {
-        let seen = self.seen();
-        Expected {
-            count: seen.description.as_ref().map(|description| description.clients),
-            answers: seen.state != NodeState::Unavailable,
-        }
+        let answers = self.barred().is_none() && self.health().state != NodeState::Unavailable;
+        Expected { count: self.clients(), answers }
     }
 
     pub(super) fn view(&self) -> NodeView {
-        let seen = self.seen();
+        let health = self.health().clone();
+        let seen = self.roster.seen(self.index);
+        let NodeSeen { name, state, last_error, previous } = NodeSeen::of(&health, &seen);
         NodeView {
             address: self.address.clone(),
-            description: seen.description.clone(),
-            state: seen.state,
-            last_seen: seen.last_seen,
-            last_error: seen.last_error.clone(),
+            name,
+            state,
+            since: health.since.max(seen.since),
+            changes: health.changes + seen.changes,
+            failures: health.failures,
+            circuit: health.circuit(),
+            calls: self.most_calls.saturating_sub(self.places.available_permits()),
+            last_seen: health.last_seen,
+            last_error,
+            previous,
+            restarts: health.restarts,
+            description: health.description,
+        }
+    }
+
+    /// Why it is not asked, if so.
+    pub(super) fn barred(&self) -> Option<CallError> {
+        if let Some(barred) = self.health().barred() {
+            return Some(barred);
+        }
+        // An address has another standing than its own only by what the roster knows of others too.
+        if self.roster.owns(self.index) {
+            return None;
+        }
+        let seen = self.roster.seen(self.index);
+        matches!(seen.standing, Standing::Contested { .. })
+            .then(|| CallError::not_asked(Reason::Protocol, conflict(seen.holder.as_deref())))
+    }
+
+    /// Waits for a place among the node's calls; not for long, and not past `until`. One node that is slow must not take
+    /// in all of the gateway's requests.
+    pub(super) async fn place(&self, until: Instant) -> Result<SemaphorePermit<'_>, CallError> {
+        let until = until.min(Instant::now() + PLACE_WAIT);
+        match timeout_at(until, self.places.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(CallError::not_asked(
+                Reason::Overloaded,
+                format!("{} calls of this gateway to the node are in flight already", self.most_calls),
+            )),
         }
     }
 
@@ -191,85 +276,150 @@ impl Node {
                 name.len()
             )));
         }
-        let mut seen = self.seen();
-        if seen.name.as_ref() != Some(name) {
-            if let Some(old) = &seen.name {
-                tracing::warn!(address = %self.address, %old, %name, "node changed its name");
+        let news = self.learn(|health, now| health.identified(&identity, now));
+        match news {
+            News::Nothing | News::Named => {}
+            News::Renamed { from } => {
+                tracing::warn!(address = %self.address, %from, %name, "another node is at this address now");
+                self.wake.notify_one();
             }
-            seen.name = Some(name.clone());
+            News::Restarted => {
+                tracing::info!(node = %name, address = %self.address, "node has started again");
+                self.wake.notify_one();
+            }
         }
         match scope {
             Scope::Only(names) if !names.contains(name) => {
-                Err(CallError::protocol(format!("the node at {} is {name:?} now", self.address)))
+                Err(CallError::other_node(format!("the node at {} is {name:?} now", self.address)))
             }
             _ => Ok(identity),
         }
     }
 
-    /// Notes how a call ended. A node that says why it refuses is there, and a call that ran out of time says as much
-    /// about the time its caller gave it as about the node; whether a node is too slow, the probes decide.
+    /// Notes how a call ended of which it does not count how long it took.
     pub(super) fn note<T>(&self, outcome: &Result<T, CallError>) {
-        let label = self.label();
-        let mut seen = self.seen();
+        self.note_after(outcome, Duration::ZERO);
+    }
+
+    /// Notes how a call ended, and after what time.
+    pub(super) fn note_after<T>(&self, outcome: &Result<T, CallError>, took: Duration) {
         match outcome {
-            Ok(_) => {
-                seen.last_seen = Some(SystemTime::now());
-                if seen.state != NodeState::Connected && seen.state != NodeState::Draining {
-                    tracing::info!(node = %label, address = %self.address, "node answers");
-                    seen.state = NodeState::Connected;
-                    seen.last_error = None;
+            Ok(_) => self.learn(Health::answered),
+            Err(error) => {
+                tracing::debug!(address = %self.address, %error, "call failed");
+                self.learn(|health, now| health.failed(error, took, Caller::Request, now));
+                if error.reason == Reason::Timeout {
+                    // Whether that is the node's fault a probe will tell.
+                    self.wake.notify_one();
                 }
             }
-            Err(error) if error.failed_precondition => {}
-            Err(error)
-                if error.reason == Reason::Timeout || error.told && error.reason != Reason::Draining =>
-            {
-                tracing::debug!(node = %label, address = %self.address, %error, "call failed");
-            }
-            Err(error) => note_failure(&mut seen, &label, &self.address, error),
         }
     }
 
-    fn note_probe<T>(&self, outcome: &Result<T, CallError>) {
+    /// Probes the node now and at every interval; sooner where that is asked for.
+    pub(super) async fn follow(&self, interval: Duration) {
+        loop {
+            self.probe().await;
+            let ended = Instant::now();
+            let pause = if self.health().is_in_doubt() { SOON.min(interval) } else { interval };
+            tokio::select! {
+                () = sleep_until(ended + pause) => {}
+                () = self.wake.notified() => sleep_until(ended + SOON.min(interval)).await,
+            }
+        }
+    }
+
+    /// Waits for the end of a probe, but not past `until`.
+    pub(super) async fn probed(&self, until: Instant) {
+        let mut probes = self.probes.subscribe();
+        self.wake.notify_one();
+        // The sender lives as long as `self`.
+        let _ = timeout_at(until, probes.changed()).await;
+    }
+
+    /// Asks the agent who it is and how it fares, and then goes the way of the reads: an agent may be there and not know
+    /// its broker's clients, or be stuck.
+    async fn probe(&self) {
+        let begun = Instant::now();
+        let until = begun + self.probe_timeout;
+        let outcome = self.describe_and_read(until).await;
         match outcome {
-            Ok(_) => self.note(outcome),
-            Err(error) => {
-                let label = self.label();
-                note_failure(&mut self.seen(), &label, &self.address, error);
+            Ok(()) => self.learn(Health::probed),
+            Err(Failed::Incompatible(error)) => self.learn(|health, now| health.incompatible(&error, now)),
+            Err(Failed::Call(error)) => {
+                self.learn(|health, now| health.failed(&error, begun.elapsed(), Caller::Probe, now));
             }
         }
+        self.probes.send_modify(|probes| *probes += 1);
     }
 
-    /// Asks the agent who it is and how it fares.
-    pub(super) async fn probe(&self, until: Instant) -> Result<(), CallError> {
-        let outcome = call::by(until, async {
+    async fn describe_and_read(&self, until: Instant) -> Result<(), Failed> {
+        let describe = async {
             let request = call::request(v1::DescribeRequest {}, until);
             Ok(self.client().describe(request).await?.into_inner())
-        })
-        .await
-        .and_then(|description| {
-            self.identified(description.identity.clone(), &Scope::All)?;
-            Ok(description)
-        });
-        self.note_probe(&outcome);
-        let description = outcome?;
-        let mut seen = self.seen();
-        seen.state = if description.draining { NodeState::Draining } else { NodeState::Connected };
-        seen.description = Some(description);
-        seen.last_error = None;
+        };
+        let description = call::by(until, describe).await?;
+        self.identified(description.identity.clone(), &Scope::All)?;
+        let drains = description.draining;
+        self.learn(|health, now| health.described(description, now)).map_err(Failed::Incompatible)?;
+        if drains {
+            return Ok(());
+        }
+        let read = async {
+            let nobody = v1::GetRequest { clientid: String::new(), without_statistics: true };
+            Ok(self.client().get(call::request(nobody, until)).await?.into_inner())
+        };
+        let answer = call::by(until, read).await.map_err(|error| match error.reason {
+            Reason::Timeout if !error.told => {
+                CallError::timeout("the agent says how it fares, and does not answer a read")
+            }
+            _ => error,
+        })?;
+        self.identified(answer.identity, &Scope::All)?;
         Ok(())
     }
 }
 
-fn note_failure(seen: &mut Seen, label: &str, address: &str, error: &CallError) {
-    let state = match error.reason {
-        Reason::Draining => NodeState::Draining,
-        Reason::Overloaded => seen.state,
-        Reason::Unreachable | Reason::Timeout | Reason::Protocol => NodeState::Unavailable,
-    };
-    if seen.state != state {
-        tracing::warn!(node = %label, %address, %error, "node does not answer");
+/// Why a probe failed.
+enum Failed {
+    Call(CallError),
+    /// Gateway and agent would misread each other.
+    Incompatible(CallError),
+}
+
+impl From<CallError> for Failed {
+    fn from(error: CallError) -> Self {
+        Self::Call(error)
     }
-    seen.state = state;
-    seen.last_error = Some(error.to_string());
+}
+
+/// A node as far as other addresses have a say in it.
+struct NodeSeen {
+    name: Option<String>,
+    state: NodeState,
+    last_error: Option<LastError>,
+    previous: Option<Renamed>,
+}
+
+impl NodeSeen {
+    fn of(health: &Health, seen: &super::roster::Seen) -> Self {
+        let Health { name, state, last_error, previous, .. } = health.clone();
+        let at = seen.since;
+        match seen.standing {
+            Standing::Own => Self { name, state, last_error, previous },
+            Standing::Contested { .. } => {
+                let text = format!("{}: {}", Reason::Protocol, conflict(seen.holder.as_deref()));
+                let last_error = Some(LastError { text, at });
+                Self { name, state: NodeState::Conflict, last_error, previous }
+            }
+            Standing::Superseded { .. } => {
+                let previous = name.map(|from| Renamed { from, at }).or(previous);
+                Self { name: None, state, last_error, previous }
+            }
+        }
+    }
+}
+
+fn conflict(holder: Option<&str>) -> String {
+    format!("the agent at {} claims the same name", holder.unwrap_or("another address"))
 }

@@ -57,6 +57,14 @@ pub struct Layer {
     #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
     pub probe_interval: Option<Span>,
 
+    /// How long an agent may take to say so; when it takes longer it is taken to be unavailable [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
+    pub probe_timeout: Option<Span>,
+
+    /// After so many calls in a row that waited in vain a node is not asked until it answers a probe; 0: never [default: 3]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub circuit_failures: Option<Count>,
+
     /// How long connecting to an agent may take [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
     pub connect_timeout: Option<Span>,
@@ -97,6 +105,14 @@ pub struct Layer {
     /// Requests answered at once; more get 503 [default: 512]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_requests: Option<Count>,
+
+    /// Heavy requests answered at once, of the requests; four times as many wait, more get 503 [default: 16]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_heavy_requests: Option<Count>,
+
+    /// Calls to one node in flight at once; the node counts as overloaded for more [default: 128]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_node_calls: Option<Count>,
 
     /// Exports written at once, beside the requests; more get 503 [default: 4]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
@@ -159,6 +175,8 @@ impl Layer {
             node_cert: self.node_cert.or(under.node_cert),
             node_key: self.node_key.or(under.node_key),
             probe_interval: self.probe_interval.or(under.probe_interval),
+            probe_timeout: self.probe_timeout.or(under.probe_timeout),
+            circuit_failures: self.circuit_failures.or(under.circuit_failures),
             connect_timeout: self.connect_timeout.or(under.connect_timeout),
             key_file: self.key_file.or(under.key_file),
             key: self.key.or(under.key),
@@ -169,6 +187,8 @@ impl Layer {
             export_node_timeout: self.export_node_timeout.or(under.export_node_timeout),
             export_client_timeout: self.export_client_timeout.or(under.export_client_timeout),
             max_requests: self.max_requests.or(under.max_requests),
+            max_heavy_requests: self.max_heavy_requests.or(under.max_heavy_requests),
+            max_node_calls: self.max_node_calls.or(under.max_node_calls),
             max_exports: self.max_exports.or(under.max_exports),
             max_wrong_keys: self.max_wrong_keys.or(under.max_wrong_keys),
             max_connections: self.max_connections.or(under.max_connections),

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::auth::{self, Refused};
 use super::decode::Shown;
@@ -18,6 +18,7 @@ use super::guesses::Guesses;
 use super::kicks::Asked;
 use super::limits::Limits;
 use super::observe::{RemoteAddress, ShownKey};
+use super::places::Places;
 use super::query::{self, Given};
 use super::route::Route;
 use super::{clients, counts, export, kicks, nodes};
@@ -40,8 +41,7 @@ pub(crate) struct Api {
     timeout: Duration,
     limits: Limits,
     guesses: Guesses,
-    /// One for each request in progress.
-    slots: Semaphore,
+    places: Places,
     /// One for each export in progress; they have none of the others.
     exports: Arc<Semaphore>,
 }
@@ -56,10 +56,10 @@ impl Api {
         timeout: Duration,
         limits: Limits,
     ) -> Self {
-        let slots = Semaphore::new(limits.requests);
+        let places = Places::new(limits);
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
-        Self { cluster, keys, audit, base_path, timeout, limits, guesses, slots, exports }
+        Self { cluster, keys, audit, base_path, timeout, limits, guesses, places, exports }
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -115,11 +115,13 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
         Ok(key) => key,
         Err(error) => return refuse(None, error).await,
     };
-    // An export has a limit of its own: it may last for minutes.
+    // An export has a limit of its own: it may last for minutes. What is known of the nodes is told without asking
+    // anybody, and wanted most when the gateway has too much to do.
     let is_export = matches!(route, Ok(Route::Export));
-    let Ok(_slot) = (if is_export { Ok(None) } else { api.slots.try_acquire().map(Some) }) else {
-        let error = ApiError::Overloaded { limit: api.limits.requests };
-        return refuse(Some(key), error).await;
+    let is_free = is_export || matches!(route, Ok(Route::Nodes | Route::Node { .. }));
+    let _place = match (!is_free).then(|| api.places.request()).transpose() {
+        Ok(place) => place,
+        Err(error) => return refuse(Some(key), error).await,
     };
     let most = if is_export { api.limits.export_node_timeout } else { api.timeout };
     let planned = Api::deadline(&parts.headers, most).and_then(|deadline| Ok((deadline, route?)));
@@ -150,7 +152,8 @@ async fn refuse(
 ) -> Response {
     tracing::debug!(%error, key = key.map(|key| &*key.id), "request refused");
     if let Some(asked) = kick {
-        kicks::refused(&api.audit, parts, key, asked, &error).await;
+        // A disk that hangs must not hold up the answer; the line is written whoever waits for it.
+        let _ = timeout(api.timeout, kicks::refused(&api.audit, parts, key, asked, &error)).await;
     }
     error.into_response()
 }
@@ -167,17 +170,17 @@ async fn operate(
     match route {
         Route::Clients { node } => {
             let given = Given { node: node.as_deref(), username: None };
-            clients::list(cluster, query, given, deadline).await
+            clients::list(cluster, &api.places, query, given, deadline).await
         }
         Route::Username { node, username } => {
             let given = Given { node: node.as_deref(), username: Some(&username) };
-            clients::list(cluster, query, given, deadline).await
+            clients::list(cluster, &api.places, query, given, deadline).await
         }
         Route::Client { node, clientid } if parts.method == Method::DELETE => {
             kicks::kick(cluster, &api.audit, parts, key, node, &clientid, deadline).await
         }
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
-        Route::Counts => counts::count(cluster, query, deadline).await,
+        Route::Counts => counts::count(cluster, &api.places, query, deadline).await,
         Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
         Route::Nodes => {
             query::none(query)?;

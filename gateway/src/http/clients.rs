@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::envelope;
 use super::error::ApiError;
 use super::observe::Answered;
+use super::places::{self, Places};
 use super::query::{self, Given};
 use crate::cluster::{Cluster, ClusterError, Scope};
 use crate::page::completeness::Completeness;
@@ -14,11 +15,14 @@ use crate::page::completeness::Completeness;
 /// A page of clients.
 pub(super) async fn list(
     cluster: &Cluster,
+    places: &Places,
     query: &str,
     given: Given<'_>,
     deadline: Instant,
 ) -> Result<Response, ApiError> {
     let request = query::list(query, given)?;
+    let is_heavy = places::is_heavy_list(&request.query, cluster.clients());
+    let _place = if is_heavy { Some(places.heavy(deadline).await?) } else { None };
     let answer = cluster.list(&request.query, deadline).await.map_err(|error| match error {
         ClusterError::UnknownNode { name, known } if given.node.is_none() => {
             ApiError::UnknownNode { name, known }
@@ -40,9 +44,12 @@ pub(super) async fn get(
     clientid: &str,
     deadline: Instant,
 ) -> Result<Response, ApiError> {
-    let fields = query::get(query)?;
+    let request = query::get(query)?;
     let answer = cluster.get(clientid, &scope(node), deadline).await?;
-    Ok(noted(envelope::written(StatusCode::OK, envelope::get(&answer, fields)), &answer.completeness))
+    if !request.partial && !answer.completeness.is_whole() {
+        return Err(ApiError::Partial(answer.completeness));
+    }
+    Ok(noted(envelope::written(StatusCode::OK, envelope::get(&answer, request.fields)), &answer.completeness))
 }
 
 /// The nodes to look at: the one of the path, or all.

@@ -7,12 +7,20 @@ use tokio::time::Instant;
 use super::clients::noted;
 use super::envelope;
 use super::error::ApiError;
+use super::places::{self, Places};
 use super::query;
 use crate::cluster::{Cluster, ClusterError};
 
 /// How many clients match, in all and in groups.
-pub(super) async fn count(cluster: &Cluster, query: &str, deadline: Instant) -> Result<Response, ApiError> {
+pub(super) async fn count(
+    cluster: &Cluster,
+    places: &Places,
+    query: &str,
+    deadline: Instant,
+) -> Result<Response, ApiError> {
     let request = query::count(query)?;
+    let _place =
+        if places::is_heavy_count(&request.query) { Some(places.heavy(deadline).await?) } else { None };
     let answer = cluster.count(&request.query, deadline).await.map_err(|error| match error {
         ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
         error => error.into(),

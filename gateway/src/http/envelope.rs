@@ -44,6 +44,7 @@ pub(super) fn list(answer: &ListAnswer, query: &ListQuery, fields: Fields) -> Bo
         hasnext: answer.next.is_some(),
         cursor: cursor_behind(query, answer.next.as_ref()),
         count: answer.count,
+        count_is: bound(&answer.completeness),
         consistent: answer.consistent,
         nodes: Nodes::whole(&answer.completeness),
     };
@@ -77,6 +78,7 @@ pub(super) fn count(answer: &CountAnswer, group_by: Option<GroupBy>) -> impl Ser
     let groups = answer.top.as_ref().map_or(&[][..], |top| &top.groups);
     let meta = CountMeta {
         count: answer.count,
+        count_is: bound(&answer.completeness),
         group_by: group_by.map(GroupBy::name),
         groups: answer.top.as_ref().map(|top| GroupsMeta {
             total: top.total,
@@ -86,6 +88,11 @@ pub(super) fn count(answer: &CountAnswer, group_by: Option<GroupBy>) -> impl Ser
         nodes: Nodes::whole(&answer.completeness),
     };
     Answer::new(meta, Groups(groups))
+}
+
+/// What a count is to the cluster's: nothing is said where it is the same, and of a part of the nodes it is a lower bound.
+fn bound(completeness: &Completeness) -> Option<&'static str> {
+    (!completeness.is_whole()).then_some("at_least")
 }
 
 /// The sessions that a kick ended, one a node.
@@ -104,6 +111,8 @@ struct ListMeta<'a> {
     /// `None` where a walk by cursor cannot be.
     cursor: Option<String>,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_is: Option<&'static str>,
     consistent: bool,
     nodes: Nodes<'a>,
 }
@@ -111,6 +120,8 @@ struct ListMeta<'a> {
 #[derive(Serialize)]
 struct CountMeta<'a> {
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_is: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     group_by: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -339,7 +350,7 @@ mod tests {
         let query = query();
         insta::assert_snapshot!(
             written(list(&page, &query, fields)),
-            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tAAAIIgFjKgNhQGg","count":11,"consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"},{"node":"a@h","clientid":"d"}]}"#
+            @r#"{"code":0,"meta":{"page":1,"limit":10,"hasnext":true,"cursor":"AVskOf8M-Q0tAAAIIgFjKgNhQGg","count":11,"count_is":"at_least","consistent":true,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"node":"a@h","clientid":"c"},{"node":"a@h","clientid":"d"}]}"#
         );
         let found = GetAnswer { rows: page_of("a@h", &["c"]), completeness: completeness() };
         insta::assert_snapshot!(
@@ -363,19 +374,19 @@ mod tests {
         };
         insta::assert_snapshot!(
             text(&count(&total, None)),
-            @r#"{"code":0,"meta":{"count":7,"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[]}"#
+            @r#"{"code":0,"meta":{"count":7,"count_is":"at_least","nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[]}"#
         );
         insta::assert_snapshot!(
             grouped(GroupBy::Username, [Some(Value::Text("undefined".into())), None]),
-            @r#"{"code":0,"meta":{"count":7,"group_by":"username","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":"undefined","count":4},{"value":null,"count":2}]}"#
+            @r#"{"code":0,"meta":{"count":7,"count_is":"at_least","group_by":"username","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":"undefined","count":4},{"value":null,"count":2}]}"#
         );
         insta::assert_snapshot!(
             grouped(GroupBy::ProtoVer, [5, 4].map(|number| Some(Value::Number(number)))),
-            @r#"{"code":0,"meta":{"count":7,"group_by":"proto_ver","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":5,"count":4},{"value":4,"count":2}]}"#
+            @r#"{"code":0,"meta":{"count":7,"count_is":"at_least","group_by":"proto_ver","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":5,"count":4},{"value":4,"count":2}]}"#
         );
         insta::assert_snapshot!(
             grouped(GroupBy::CleanStart, [true, false].map(|flag| Some(Value::Flag(flag)))),
-            @r#"{"code":0,"meta":{"count":7,"group_by":"clean_start","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":true,"count":4},{"value":false,"count":2}]}"#
+            @r#"{"code":0,"meta":{"count":7,"count_is":"at_least","group_by":"clean_start","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":true,"count":4},{"value":false,"count":2}]}"#
         );
     }
 

@@ -85,6 +85,12 @@ pub(crate) enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// The gateway answers as many heavy requests as it may.
+    #[error("the gateway is answering {limit} heavy requests already, try again later or ask for fewer rows")]
+    TooManyHeavy {
+        /// The limit.
+        limit: usize,
+    },
     /// The gateway writes as many exports as it may.
     #[error("the gateway is writing {limit} exports already, try again later")]
     TooManyExports {
@@ -143,9 +149,11 @@ impl ApiError {
             | Self::UnknownNode { .. } => (StatusCode::BAD_REQUEST, Code::BadParameter),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
-            Self::Overloaded { .. } | Self::TooManyExports { .. } | Self::Unrecorded | Self::Draining => {
-                (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown)
-            }
+            Self::Overloaded { .. }
+            | Self::TooManyHeavy { .. }
+            | Self::TooManyExports { .. }
+            | Self::Unrecorded
+            | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
             Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
             Self::Partial(_) | Self::PartialCsv(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
@@ -198,7 +206,7 @@ impl IntoResponse for ApiError {
             Self::TooManyGuesses { seconds } => {
                 headers.insert(RETRY_AFTER, seconds.into());
             }
-            Self::Overloaded { .. } => {
+            Self::Overloaded { .. } | Self::TooManyHeavy { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::TooManyExports { .. } => {
@@ -253,6 +261,7 @@ mod tests {
             ApiError::BodyBroken,
             ApiError::TooLarge { what: "URL".into(), bytes: 20_000, limit: 16_384 },
             ApiError::Overloaded { limit: 512 },
+            ApiError::TooManyHeavy { limit: 16 },
             ApiError::TooManyExports { limit: 4 },
             ApiError::Draining,
             ApiError::Deadline { kick: false },

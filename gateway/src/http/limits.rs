@@ -22,6 +22,8 @@ use super::error::ApiError;
 pub struct Limits {
     /// Requests answered at once; more are refused.
     pub requests: usize,
+    /// Heavy requests answered at once, of the requests; see [`super::places`].
+    pub heavy_requests: usize,
     /// Exports written at once, beside the requests; more are refused.
     pub exports: usize,
     /// How long an export waits for a node's next rows.

@@ -37,6 +37,7 @@ mod kicks;
 pub(crate) mod limits;
 mod nodes;
 mod observe;
+mod places;
 mod query;
 mod route;
 mod row;

@@ -260,13 +260,27 @@ pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> Option<Str
     Some(next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key)))
 }
 
+/// A single client, as asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct GetRequest {
+    /// Which fields its rows have.
+    pub(super) fields: Fields,
+    /// Whether an answer will do that lacks some nodes.
+    pub(super) partial: bool,
+}
+
 /// Reads the query string of a single client.
-pub(super) fn get(query: &str) -> Result<Fields, BadParameter> {
-    let mut chosen = None;
-    for Parameter { name, value } in parameters(query, &["_fields"])? {
-        set(&mut chosen, name, fields(&value)?)?;
+pub(super) fn get(query: &str) -> Result<GetRequest, BadParameter> {
+    let (mut chosen, mut partial) = (None, None);
+    for Parameter { name, value } in parameters(query, &["_fields", "_partial"])? {
+        if name == "_fields" {
+            set(&mut chosen, name, fields(&value)?)?;
+        } else {
+            let bad = || BadParameter::Value { name, value: value.clone(), expected: "true or false".into() };
+            set(&mut partial, name, flag(&value).ok_or_else(bad)?)?;
+        }
     }
-    Ok(chosen.unwrap_or(Fields::ALL))
+    Ok(GetRequest { fields: chosen.unwrap_or(Fields::ALL), partial: partial.unwrap_or(true) })
 }
 
 /// Refuses every parameter.

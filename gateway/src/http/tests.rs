@@ -19,6 +19,7 @@ use crate::live_keys::LiveKeys;
 
 const LIMITS: Limits = Limits {
     requests: 8,
+    heavy_requests: 1,
     exports: 1,
     export_node_timeout: Duration::from_secs(5),
     export_client_timeout: Duration::from_secs(5),
@@ -38,10 +39,8 @@ struct Gateway {
 impl Gateway {
     fn new(base_path: &str, limits: Limits) -> Self {
         let settings = ClusterSettings {
-            nodes: vec!["127.0.0.1:1".into()],
-            tls: None,
             probe_interval: Duration::from_secs(3600),
-            connect_timeout: Duration::from_secs(1),
+            ..ClusterSettings::over(vec!["127.0.0.1:1".into()])
         };
         let keys = ["dash:s1:viewer", "ops:s2:operator"].map(|text| Key::from_argument(text).unwrap());
         let keys = Arc::new(LiveKeys::load(None, keys.to_vec()).unwrap());
@@ -242,9 +241,19 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 #[tokio::test]
 async fn requests_beyond_the_limit_are_told_to_come_again() {
     let gateway = Gateway::new("/api/v4", Limits { requests: 0, ..LIMITS });
-    let (status, headers, body) = gateway.send(get("/api/v4/nodes")).await;
-    assert_eq!((status, &headers["retry-after"]), (503, &"1".parse().unwrap()), "{body}");
-    assert_eq!(gateway.send(get("/health/live")).await.0, 200);
+    for (method, url) in [
+        (Method::GET, "/clients"),
+        (Method::GET, "/clients/c"),
+        (Method::DELETE, "/clients/c"),
+        (Method::GET, "/x"),
+    ] {
+        let (status, headers, body) = gateway.send(request(method, &format!("/api/v4{url}"))).await;
+        assert_eq!((status, &headers["retry-after"]), (503, &"1".parse().unwrap()), "{url}: {body}");
+    }
+    // What an operator looks at then asks nobody.
+    for url in ["/api/v4/nodes", "/api/v4/nodes/127.0.0.1:1", "/health/live", "/health/ready"] {
+        assert_eq!(gateway.send(get(url)).await.0, 200, "{url}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(crate) enum Behaviour {
     Hang,
     /// Answers Describe, hangs in everything else.
     HangInQueries,
+    /// Answers Describe and Get, hangs in lists.
+    HangInLists,
     /// Sends the first chunk of a list or an export and then nothing.
     HangMidway,
     /// Sends the first chunk of an export and then an error.
@@ -67,6 +69,10 @@ pub(crate) struct FakeNode {
     pub(crate) described: Mutex<Option<u64>>,
     rows: Mutex<Vec<v1::Client>>,
     pub(crate) behaviour: Behaviour,
+    /// From now on it does nothing wrong any more, in calls that begin.
+    pub(crate) mended: AtomicBool,
+    /// The oldest protocol it wants its gateways to speak.
+    pub(crate) min_protocol: AtomicU32,
     pub(crate) calls: Calls,
 }
 
@@ -77,6 +83,10 @@ pub(crate) struct Calls {
     pub(crate) lists: AtomicUsize,
     pub(crate) rows_sent: AtomicUsize,
     pub(crate) kicks: AtomicUsize,
+    /// Describes.
+    pub(crate) describes: AtomicUsize,
+    /// Lists, surveys, counts and gets whose caller waits.
+    pub(crate) open: AtomicUsize,
     /// Exports that have not ended.
     pub(crate) exports_open: AtomicUsize,
 }
@@ -89,6 +99,8 @@ impl FakeNode {
             described: Mutex::default(),
             rows: Mutex::new(rows),
             behaviour,
+            mended: AtomicBool::default(),
+            min_protocol: AtomicU32::default(),
             calls: Calls::default(),
         })
     }
@@ -136,13 +148,18 @@ impl FakeNode {
         rows
     }
 
+    fn behaviour(&self) -> Behaviour {
+        if self.mended.load(Ordering::Relaxed) { Behaviour::Honest } else { self.behaviour }
+    }
+
     async fn misbehave(&self) -> Result<(), Status> {
+        let _open = Call::begin(&self.calls.open);
         let refusal = |status: Status, reason: &'static str| {
             let mut status = status;
             status.metadata_mut().insert(REASON_METADATA, reason.parse().unwrap());
             Err(status)
         };
-        match self.behaviour {
+        match self.behaviour() {
             Behaviour::Hang | Behaviour::HangInQueries => std::future::pending().await,
             Behaviour::Draining => refusal(Status::unavailable("going away"), "draining"),
             Behaviour::Overloaded => refusal(Status::resource_exhausted("busy"), "overloaded"),
@@ -168,12 +185,16 @@ impl Node for Service {
         &self,
         _: Request<v1::DescribeRequest>,
     ) -> Result<Response<v1::DescribeResponse>, Status> {
-        if self.0.behaviour == Behaviour::Hang {
+        self.0.calls.describes.fetch_add(1, Ordering::Relaxed);
+        if self.0.behaviour() == Behaviour::Hang {
             std::future::pending::<()>().await;
         }
+        let min_protocol = self.0.min_protocol.load(Ordering::Relaxed);
         Ok(Response::new(v1::DescribeResponse {
             identity: self.0.identity(),
             clients: self.0.described.lock().unwrap().unwrap_or(self.0.rows().len() as u64),
+            protocol: min_protocol + 1,
+            min_protocol,
             ..v1::DescribeResponse::default()
         }))
     }
@@ -214,6 +235,10 @@ impl Node for Service {
         match node.behaviour {
             Behaviour::OverloadedAgain if !is_first => return Err(Status::resource_exhausted("busy")),
             Behaviour::HangsAgain if !is_first => std::future::pending().await,
+            Behaviour::HangInLists if node.behaviour() != Behaviour::Honest => {
+                let _open = Call::begin(&node.calls.open);
+                std::future::pending::<()>().await;
+            }
             Behaviour::RenamedAgain if !is_first => node.becomes("renamed"),
             _ => node.misbehave().await?,
         }
@@ -367,6 +392,22 @@ impl Node for Service {
             }
         };
         Ok(Response::new(v1::KickResponse { identity: self.0.identity(), outcome: outcome.into() }))
+    }
+}
+
+/// A call, as long as it is being answered.
+struct Call<'a>(&'a AtomicUsize);
+
+impl<'a> Call<'a> {
+    fn begin(open: &'a AtomicUsize) -> Self {
+        open.fetch_add(1, Ordering::Relaxed);
+        Self(open)
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

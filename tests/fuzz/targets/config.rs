@@ -94,6 +94,8 @@ fn check_gateway(config: &gateway::Config) {
     assert!(cluster.nodes.iter().all(|node| node.rsplit_once(':').is_some_and(|(host, _)| !host.is_empty())));
     for count in [
         limits.requests,
+        limits.heavy_requests,
+        cluster.max_node_calls,
         limits.exports,
         limits.connections,
         limits.url_bytes,
@@ -108,6 +110,7 @@ fn check_gateway(config: &gateway::Config) {
         limits.export_node_timeout,
         limits.export_client_timeout,
         cluster.probe_interval,
+        cluster.circuit.probe_timeout,
         cluster.connect_timeout,
     ] {
         assert!(!time.is_zero() && time <= LONGEST, "{time:?}");

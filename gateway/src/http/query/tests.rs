@@ -208,7 +208,10 @@ fn too_many_parameters_are_refused() {
 
 #[test]
 fn a_single_client_takes_fields_only_and_a_kick_nothing() {
-    assert_eq!(get("_fields=node").unwrap(), Fields::parse("node").unwrap());
+    let fields = Fields::parse("node").unwrap();
+    assert_eq!(get("_fields=node").unwrap(), GetRequest { fields, partial: true });
+    assert_eq!(get("_partial=false").unwrap(), GetRequest { fields: Fields::ALL, partial: false });
+    assert!(matches!(get("_partial=no"), Err(BadParameter::Value { name: "_partial", .. })));
     assert!(matches!(get("zone=x"), Err(BadParameter::Unknown { .. })));
     assert_eq!(get("_fields=node&_fields=node"), Err(BadParameter::Twice { name: "_fields" }));
     assert_eq!(none(""), Ok(()));
