@@ -104,7 +104,7 @@ fn over_http(suite: Suite, bench: &Bench, subject: &Subject) -> Result<Section, 
         Suite::Sort => Ok(suites::sort::measure(bench, subject)),
         Suite::Page => suites::page::measure(bench, subject),
         Suite::Export => Ok(suites::export::measure(bench, subject)),
-        Suite::Nodes | Suite::Memory | Suite::Writes => with_agents(suite, bench),
+        Suite::Nodes | Suite::Memory | Suite::Writes | Suite::Mosquitto => with_agents(suite, bench),
     }
 }
 
@@ -114,6 +114,7 @@ fn with_agents(suite: Suite, bench: &Bench) -> Result<Section, String> {
         Suite::Nodes => suites::nodes::measure(bench),
         Suite::Memory => Ok(suites::memory::measure(bench)),
         Suite::Writes => suites::writes::measure(bench),
+        Suite::Mosquitto => suites::mosquitto::measure(bench),
         other => Err(format!("{} needs a server", other.name())),
     }
 }

@@ -12,7 +12,7 @@ static BUILT: LazyLock<PathBuf> = LazyLock::new(|| match std::env::var_os(DIRECT
     None => build(),
 });
 
-/// The path of a program of this workspace, up to date with its sources.
+/// The path of a program or shared library of this workspace, up to date with its sources.
 ///
 /// # Panics
 /// If it cannot be built.
@@ -32,7 +32,9 @@ fn build() -> PathBuf {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("this crate lies in the workspace");
     // The same packages as `cargo build` without arguments, so that nothing is compiled twice for other features.
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--locked", "--quiet", "--workspace", "--bins", "--target-dir"]).arg(target);
+    cargo
+        .args(["build", "--locked", "--quiet", "--workspace", "--bins", "--lib", "--target-dir"])
+        .arg(target);
     if profile.ends_with("release") {
         cargo.arg("--release");
     }

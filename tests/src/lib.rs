@@ -6,6 +6,7 @@
 //!
 //! - [`sandbox`]: agents, gateway, and a cluster of both.
 //! - [`http`]: a client that sends targets byte for byte, also those no library would send.
+//! - [`mosquitto`]: a broker of its own, with the agent as its plugin.
 //! - [`mqtt`]: an MQTT client that counts its own bytes and packets.
 //! - [`mod@bench`]: what the benchmark computes.
 //! - [`rows`] and [`model`]: made-up clients, and what any list of them must look like.
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod binaries;
 pub mod http;
 pub mod model;
+pub mod mosquitto;
 pub mod mqtt;
 pub mod process;
 pub mod rows;

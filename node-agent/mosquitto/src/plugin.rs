@@ -167,7 +167,10 @@ impl Plugin {
     }
 
     pub(crate) fn message(&self, handle: Handle, calls: &dyn BrokerCalls) {
-        self.shared.table().message(handle, calls, now_ms());
+        let mut table = self.shared.table();
+        if !table.message(handle) {
+            table.first_message(handle, calls, now_ms());
+        }
     }
 
     pub(crate) fn disconnected(&self, handle: Handle, calls: &dyn BrokerCalls) {

@@ -185,18 +185,26 @@ impl Table {
         }
     }
 
-    /// A client has sent a message.
-    pub(crate) fn message(&mut self, handle: Handle, calls: &dyn BrokerCalls, now_ms: i64) {
-        self.settle_one(handle, calls, now_ms);
-        if !self.connected.contains_key(&handle) && !self.own.contains_key(&handle) {
-            // The broker's own bridges have no address.
-            let Some(facts) = calls.facts(handle).filter(|facts| facts.address.is_some()) else { return };
-            self.unseen(&facts.clientid);
-            self.connect(handle, facts, now_ms);
-        }
-        if let Some(session) = self.connected.get(&handle) {
+    /// A client has sent a message; false if it is not known.
+    pub(crate) fn message(&self, handle: Handle) -> bool {
+        let session = self.connected.get(&handle);
+        if let Some(session) = session {
             session.received_messages.fetch_add(1, Ordering::Relaxed);
         }
+        session.is_some()
+    }
+
+    /// As [`message`](Self::message), of a client that was not known.
+    pub(crate) fn first_message(&mut self, handle: Handle, calls: &dyn BrokerCalls, now_ms: i64) {
+        self.settle_one(handle, calls, now_ms);
+        if self.message(handle) || self.own.contains_key(&handle) {
+            return;
+        }
+        // The broker's own bridges have no address.
+        let Some(facts) = calls.facts(handle).filter(|facts| facts.address.is_some()) else { return };
+        self.unseen(&facts.clientid);
+        self.connect(handle, facts, now_ms);
+        self.message(handle);
     }
 
     /// A client's connection ends now. Its handle is void from here on.

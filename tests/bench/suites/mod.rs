@@ -11,6 +11,7 @@ pub(crate) mod depth;
 pub(crate) mod export;
 pub(crate) mod filter;
 pub(crate) mod memory;
+pub(crate) mod mosquitto;
 pub(crate) mod nodes;
 pub(crate) mod page;
 pub(crate) mod sort;

@@ -15,6 +15,7 @@ suites (without one, all of them; with --url all that need nothing but HTTP):
   nodes    the same clients on 3, 10 and 50 nodes (not with --url)
   memory   an agent's memory per client (not with --url)
   writes   reads while an agent absorbs 20,000 reconnects a second (not with --url)
+  mosquitto  what the plugin costs a Mosquitto broker (not with --url)
 
 options:
   --clients N          clients of each of three agents [default: 1000000]
@@ -45,11 +46,13 @@ pub enum Suite {
     Memory,
     /// Reads during writes.
     Writes,
+    /// A broker with and without the plugin.
+    Mosquitto,
 }
 
 impl Suite {
     /// All of them, in the order they run.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Depth,
         Self::Filter,
         Self::Sort,
@@ -58,6 +61,7 @@ impl Suite {
         Self::Nodes,
         Self::Memory,
         Self::Writes,
+        Self::Mosquitto,
     ];
 
     /// As on the command line.
@@ -72,13 +76,14 @@ impl Suite {
             Self::Nodes => "nodes",
             Self::Memory => "memory",
             Self::Writes => "writes",
+            Self::Mosquitto => "mosquitto",
         }
     }
 
     /// Whether it needs nothing but HTTP.
     #[must_use]
     pub fn is_remote(self) -> bool {
-        !matches!(self, Self::Nodes | Self::Memory | Self::Writes)
+        !matches!(self, Self::Nodes | Self::Memory | Self::Writes | Self::Mosquitto)
     }
 }
 

@@ -98,6 +98,12 @@ impl Scene {
         }
     }
 
+    fn message(&mut self, handle: Handle) {
+        if !self.table.message(handle) {
+            self.table.first_message(handle, &self.broker, self.now_ms);
+        }
+    }
+
     fn tick(&mut self) {
         self.table.settle(&self.broker, self.now_ms);
         for (clientid, session) in self.table.due(self.now_ms, 100) {
@@ -186,11 +192,11 @@ fn looks_at_a_session_that_stays_become_rare() {
 fn a_session_keeps_its_number_and_figures_when_it_is_resumed_and_not_when_it_begins_anew() {
     let mut scene = Scene::default();
     let first = scene.connect(facts("c", 4, false));
-    scene.table.message(first, &scene.broker, 0);
+    scene.message(first);
     scene.broker.contexts.get_mut(&first).unwrap().subscriptions = 2;
     scene.disconnect(first, true);
     let second = scene.connect(facts("c", 4, false));
-    scene.table.message(second, &scene.broker, 0);
+    scene.message(second);
     assert_eq!(scene.table.session("c"), Some(1));
     let figures = scene.table.statistics("c", 1).unwrap();
     assert_eq!((figures.recv_msg, figures.subscriptions_cnt), (Some(2), Some(2)));
@@ -246,7 +252,7 @@ fn once_clients_come_in_unseen_nobody_is_asked_about_any_more() {
     let unseen = Handle(scene.broker.next);
     scene.broker.contexts.insert(unseen, Context { facts: Some(facts("x", 4, true)), subscriptions: 0 });
     scene.broker.sessions.borrow_mut().insert("x".to_owned(), Some(unseen));
-    scene.table.message(unseen, &scene.broker, 0);
+    scene.message(unseen);
     assert_eq!(scene.told(), ["+kept 1", "+x 2"]);
     scene.disconnect(kept, true);
     scene.tick();
@@ -260,7 +266,7 @@ fn a_bridge_of_the_brokers_own_is_no_client() {
     let bridge = Handle(77);
     let no_address = Facts { address: None, ..facts("bridge", 4, true) };
     scene.broker.contexts.insert(bridge, Context { facts: Some(no_address), subscriptions: 0 });
-    scene.table.message(bridge, &scene.broker, 0);
+    scene.message(bridge);
     scene.table.disconnected(bridge, &scene.broker, 0);
     assert_eq!(scene.told(), [""; 0]);
     assert!(!scene.table.has_unseen);
