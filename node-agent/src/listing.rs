@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use rollcall_proto::KeyRef;
-use rollcall_proto::v1::{Client, Fence};
+use rollcall_proto::v1::Fence;
+use rollcall_proto::{ClientRef, KeyRef};
 
 use crate::index::View;
 use crate::ranked::Ranked;
@@ -55,12 +55,21 @@ impl Listing {
         }
     }
 
-    /// The clients of a range of ranks, in order; ranks past the last give none. Without live figures, but for the
-    /// one they are ranked by.
-    pub fn clients(&self, range: Range<u64>) -> Box<dyn Iterator<Item = Client> + '_> {
+    /// The clients of a range of ranks, in order, read where they stand; ranks past the last give none. Without live
+    /// figures.
+    pub fn refs(&self, range: Range<u64>) -> Box<dyn Iterator<Item = ClientRef<'_>> + '_> {
         match self {
-            Self::Indexed(view) => Box::new(view.clients(range)),
-            Self::Ranked(ranked) => Box::new(ranked.clients(range)),
+            Self::Indexed(view) => Box::new(view.refs(range)),
+            Self::Ranked(ranked) => Box::new(ranked.refs(range)),
         }
+    }
+
+    /// What the clients of a range of ranks were ranked by: nothing unless by a live figure.
+    pub fn figures(&self, range: Range<u64>) -> impl Iterator<Item = Option<u64>> {
+        let ranked = match self {
+            Self::Indexed(_) => None,
+            Self::Ranked(ranked) => Some(ranked.figures(range)),
+        };
+        ranked.into_iter().flatten()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Ranking`] takes in one figure a client, in any number, and holds at most twice as many as it keeps. A
 //! [`Ranked`] is what is left, over the [`View`] the clients came from: ranks, keys and rows agree with each other
-//! however the figures go on changing. A row carries the figure it was ranked by, so that what a page shows is in
+//! however the figures go on changing. The figure a row was ranked by is kept, so that what a page shows is in
 //! the order it says. No clock, no runtime, no broker.
 //!
 //! Decided against: an index of live figures. They change with every packet, so it would cost the broker node more
@@ -13,8 +13,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rollcall_proto::order::number_of_figure;
-use rollcall_proto::v1::{Client, Fence, Key, Statistics};
-use rollcall_proto::{KeyRef, MAX_RANKED, Order};
+use rollcall_proto::v1::{Fence, Key};
+use rollcall_proto::{ClientRef, KeyRef, MAX_RANKED, Order};
 
 use crate::index::{View, evenly_spaced};
 
@@ -111,18 +111,23 @@ impl Ranked {
         Some(Key::from(KeyRef { value, clientid: &key.clientid, node: &key.node, session: key.session }))
     }
 
-    /// The clients of a range of ranks, in order, each with the figure it was ranked by and no other; ranks past
-    /// the last give none.
-    pub fn clients(&self, range: Range<u64>) -> impl Iterator<Item = Client> {
+    /// The clients of a range of ranks, in order, read where they stand; ranks past the last give none.
+    pub fn refs(&self, range: Range<u64>) -> impl Iterator<Item = ClientRef<'_>> {
+        self.places(range).iter().filter_map(|place| {
+            let position = u64::from(place.position);
+            self.view.refs(position..position + 1).next()
+        })
+    }
+
+    /// What the clients of a range of ranks were ranked by.
+    pub fn figures(&self, range: Range<u64>) -> impl Iterator<Item = Option<u64>> {
+        self.places(range).iter().map(|place| self.figure(place))
+    }
+
+    fn places(&self, range: Range<u64>) -> &[Place] {
         let clamp = |rank: u64| usize::try_from(rank).unwrap_or(usize::MAX).min(self.places.len());
         let (start, end) = (clamp(range.start), clamp(range.end));
-        self.places[start..end.max(start)].iter().filter_map(|place| {
-            let position = u64::from(place.position);
-            let client = self.view.clients(position..position + 1).next()?;
-            let mut statistics = Statistics::default();
-            self.order.field.set_figure(&mut statistics, self.figure(place));
-            Some(Client { statistics: Some(statistics), ..client })
-        })
+        &self.places[start..end.max(start)]
     }
 
     fn figure(&self, place: &Place) -> Option<u64> {
@@ -134,11 +139,15 @@ impl Ranked {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rollcall_proto::v1::Filter;
+    use rollcall_proto::v1::{Client, Filter, Statistics};
     use rollcall_proto::{Matcher, SortField};
 
     use super::*;
     use crate::index::Index;
+
+    fn all_of<'a>(refs: impl Iterator<Item = ClientRef<'a>>) -> Vec<Client> {
+        refs.map(Client::from).collect()
+    }
 
     fn view_of(clients: usize) -> View {
         let index = Index::new("a@h");
@@ -162,7 +171,7 @@ mod tests {
             for (position, figure) in figures.iter().enumerate().rev() {
                 ranking.add(position as u32, *figure);
             }
-            let mut model: Vec<Client> = view.clients(0..u64::MAX).zip(&figures).map(|(client, figure)| {
+            let mut model: Vec<Client> = all_of(view.refs(0..u64::MAX)).into_iter().zip(&figures).map(|(client, figure)| {
                 let recv_oct = figure.map(|figure| figure.min(i64::MAX as u64));
                 let statistics = Some(Statistics { recv_oct, ..Statistics::default() });
                 Client { statistics, ..client }
@@ -175,14 +184,19 @@ mod tests {
             let ranked = ranking.finish(view);
             prop_assert_eq!(ranked.count(), figures.len() as u64);
             prop_assert_eq!(ranked.ranked(), model.len() as u64);
-            prop_assert_eq!(&ranked.clients(0..u64::MAX).collect::<Vec<_>>(), &model);
+            let shown = |range: Range<u64>| -> Vec<Client> {
+                let rows = all_of(ranked.refs(range.clone())).into_iter().zip(ranked.figures(range));
+                rows.map(|(client, recv_oct)| {
+                    let statistics = Some(Statistics { recv_oct, ..Statistics::default() });
+                    Client { statistics, ..client }
+                }).collect()
+            };
+            prop_assert_eq!(&shown(0..u64::MAX), &model);
             let middle = model.len() / 3..model.len() / 2;
-            let some = ranked.clients(middle.start as u64..middle.end as u64).collect::<Vec<_>>();
-            prop_assert_eq!(&some, &model[middle]);
+            prop_assert_eq!(&shown(middle.start as u64..middle.end as u64), &model[middle]);
             let fences = ranked.fences(0..u64::MAX, u32::MAX);
             prop_assert_eq!(fences.len(), model.len());
             for (fence, client) in fences.iter().zip(&model) {
-                let client = Client { node: "a@h".into(), ..client.clone() };
                 prop_assert_eq!(fence.key.clone(), Some(order.key(&client.as_client_ref()).into()));
             }
         }
@@ -196,8 +210,8 @@ mod tests {
             assert!(ranking.places.len() < 20 && ranking.places.capacity() <= 32);
         }
         let ranked = ranking.finish(view_of(10_000));
-        let best: Vec<u64> = ranked.clients(0..3).map(|client| client.session).collect();
+        let best: Vec<u64> = ranked.refs(0..3).map(|client| client.session).collect();
         assert_eq!((best, ranked.ranked(), ranked.count()), (vec![9_999, 9_998, 9_997], 10, 10_000));
-        assert!(ranked.clients(10..12).next().is_none() && ranked.fences(10..20, 4).is_empty());
+        assert!(ranked.refs(10..12).next().is_none() && ranked.fences(10..20, 4).is_empty());
     }
 }

@@ -12,8 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _};
-use rollcall_proto::v1::node_server::NodeServer;
-use rollcall_proto::{FILE_DESCRIPTOR_SET, MAX_MESSAGE_BYTES};
+use rollcall_proto::FILE_DESCRIPTOR_SET;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -30,7 +29,7 @@ use crate::broker::synthetic::SyntheticBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{BrokerConfig, Config, Tls};
 use crate::incoming::{self, Connection};
-use crate::service::{Agent, NodeService};
+use crate::service::{Agent, NodeService, RawLists};
 
 /// How long a start waits for the broker's clients before it serves without them.
 const FIRST_RESYNC: Duration = Duration::from_secs(30);
@@ -218,9 +217,7 @@ pub async fn run_on(
     let agent = Arc::new(Agent::new(&config.node_name, broker, config.max_calls.get()));
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
-    let node_service = NodeServer::new(NodeService::new(Arc::clone(&agent)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let node_service = RawLists::new(NodeService::new(Arc::clone(&agent)));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -10,6 +10,7 @@
 mod count;
 mod list;
 mod rank;
+mod raw;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use async_trait::async_trait;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
+use prost::Message as _;
 use rollcall_proto::Protocol;
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::Node;
@@ -29,6 +31,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
+pub(crate) use self::raw::RawLists;
 use crate::broker::{Broker, BrokerError, Kick, SessionRef};
 use crate::calls::{Calls, Deadline, exceeded, not_yet_known};
 use crate::follow::{Follower, now_ms};
@@ -155,15 +158,45 @@ impl NodeService {
         list: List,
         deadline: Deadline,
         call: OwnedSemaphorePermit,
-    ) -> Result<Response<ListStream>, Status> {
+    ) -> Result<Response<WrittenStream>, Status> {
         let listing = self.agent.calls.bound(deadline, self.listing(&list.selection, deadline)).await?;
         let chunks = list::chunks(Arc::clone(&self.agent), listing, &list, deadline, call);
         Ok(Response::new(Box::pin(chunks)))
     }
+
+    /// Answers `List` in the bytes of its chunks.
+    async fn written_list(&self, request: Request<ListRequest>) -> Result<Response<WrittenStream>, Status> {
+        let call = self.admit()?;
+        let deadline = Deadline::of(request.metadata());
+        let list = List::try_from(request.into_inner()).map_err(to_status)?;
+        self.rows(list, deadline, call).await
+    }
+
+    /// Answers `Export` in the bytes of its chunks.
+    async fn written_export(
+        &self,
+        request: Request<ExportRequest>,
+    ) -> Result<Response<WrittenStream>, Status> {
+        let call = self.admit_export()?;
+        let deadline = Deadline::of(request.metadata());
+        let list = List::try_from(request.into_inner()).map_err(to_status)?;
+        self.rows(list, deadline, call).await
+    }
 }
+
+/// Chunks of rows, in order, each the bytes of a `ListResponse`.
+type WrittenStream = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
 
 /// Chunks of rows, in order.
 type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
+
+/// The messages of written chunks, for a caller of the trait; the server sends them as they are (`raw`).
+fn read(written: Response<WrittenStream>) -> Response<ListStream> {
+    let read = |chunk: Vec<u8>| {
+        ListResponse::decode(chunk.as_slice()).map_err(|error| Status::internal(error.to_string()))
+    };
+    written.map(|chunks| Box::pin(chunks.map(move |chunk| chunk.and_then(read))) as ListStream)
+}
 
 /// Says that the caller has gone, by being dropped before it is of no use any more.
 #[derive(Default)]
@@ -212,17 +245,11 @@ impl Node for NodeService {
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListStream>, Status> {
-        let call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        self.rows(list, deadline, call).await
+        self.written_list(request).await.map(read)
     }
 
     async fn export(&self, request: Request<ExportRequest>) -> Result<Response<ListStream>, Status> {
-        let call = self.admit_export()?;
-        let deadline = Deadline::of(request.metadata());
-        let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        self.rows(list, deadline, call).await
+        self.written_export(request).await.map(read)
     }
 
     type CountStream = Pin<Box<dyn Stream<Item = Result<CountResponse, Status>> + Send>>;

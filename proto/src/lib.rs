@@ -9,7 +9,6 @@
 //! - [`address`]: IP addresses as they stand on the wire.
 //! - [`group`]: which group of a count a client belongs to.
 //! - [`wire`]: rows read from their bytes without a copy, and written in one pass.
-//! - [`codec`]: how the stubs send and receive messages.
 //! - [`failure`]: why a node's part of an answer is missing.
 //! - [`protocol`]: which versions of the contract understand each other.
 //!
@@ -17,7 +16,6 @@
 
 pub mod address;
 pub mod client;
-pub mod codec;
 pub mod failure;
 pub mod filter;
 pub mod group;

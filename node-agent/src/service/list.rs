@@ -1,11 +1,13 @@
 //! A list's stream of chunks, and the live figures of rows.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, stream};
-use rollcall_proto::v1::{Client, ListResponse, Statistics};
-use rollcall_proto::{CHUNK_BYTES, CHUNK_ROWS, SortField};
+use rollcall_proto::v1::{Client, Statistics};
+use rollcall_proto::wire::{ListHead, write_list};
+use rollcall_proto::{CHUNK_BYTES, CHUNK_ROWS, ClientRef, SortField};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout_at;
 use tonic::Status;
@@ -36,14 +38,14 @@ struct Chunks {
     _call: OwnedSemaphorePermit,
 }
 
-/// The chunks of a list; the first says whose rows these are and how many match, even if none is sent.
+/// The chunks of a list, each the bytes of a `ListResponse`; the first says whose rows these are and how many match, even if none is sent.
 pub(super) fn chunks(
     agent: Arc<Agent>,
     listing: Listing,
     list: &List,
     deadline: Deadline,
     call: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<ListResponse, Status>> + Send + use<> {
+) -> impl Stream<Item = Result<Vec<u8>, Status>> + Send + use<> {
     let first = list.selection.first(&listing);
     let chunks = Chunks {
         agent,
@@ -75,47 +77,66 @@ impl Chunks {
         self.next >= self.end && !self.is_first
     }
 
-    async fn next(&mut self) -> ListResponse {
-        let left = usize::try_from(self.end.saturating_sub(self.next)).unwrap_or(usize::MAX);
-        let mut clients = Vec::with_capacity(left.min(CHUNK_ROWS));
-        let mut bytes = 0;
-        for client in self.listing.clients(self.next..self.end) {
-            bytes += most_bytes(&client);
-            clients.push(client);
-            if clients.len() == CHUNK_ROWS || bytes >= CHUNK_BYTES {
-                break;
-            }
+    /// The bytes of the next `ListResponse`. The rows are read twice where they stand, and no message is made of them.
+    async fn next(&mut self) -> Vec<u8> {
+        let (rows, sessions) = self.begin();
+        self.next = rows.end;
+        let mut statistics = Vec::new();
+        if !sessions.is_empty() {
+            let told = ask(self.agent.broker.as_ref(), &sessions, self.deadline).await;
+            // A broker that failed once in this list is not waited for again and again.
+            self.with_statistics = told.is_some();
+            statistics = told.unwrap_or_default();
         }
-        self.next += clients.len() as u64;
-        let ranks = self.ranked_by.map(|field| (field, figures(field, &clients)));
-        // A broker that failed once in this list is not waited for again and again.
-        self.with_statistics = self.with_statistics
-            && add_statistics(self.agent.broker.as_ref(), &mut clients, self.deadline).await;
-        if let Some((field, figures)) = ranks {
-            for (client, figure) in clients.iter_mut().zip(figures) {
-                field.set_figure(client.statistics.get_or_insert_default(), figure);
+        if let Some(field) = self.ranked_by {
+            // What a row was ranked by is shown, whatever the figure is by now: a page must be in the order it says.
+            statistics.resize((rows.end - rows.start) as usize, None);
+            for (statistics, figure) in statistics.iter_mut().zip(self.listing.figures(rows.clone())) {
+                field.set_figure(statistics.get_or_insert_default(), figure);
             }
         }
         let identity = self.is_first.then(|| self.agent.identity.clone());
         let (count, first) = if self.is_first { (self.listing.count(), self.first) } else { (0, 0) };
         self.is_first = false;
-        ListResponse { identity, count, clients, first }
+        let mut written = Vec::new();
+        // Rows go without their node's name; see ARCHITECTURE.md.
+        let row = |(number, row)| ClientRef {
+            node: "",
+            statistics: statistics.get(number).and_then(Option::as_ref),
+            ..row
+        };
+        let clients = self.listing.refs(rows).enumerate().map(row);
+        write_list(&ListHead { identity, count, first }, clients, &mut written);
+        written
     }
-}
 
-/// What the rows were ranked by, to be shown whatever the figure is by now: a page must be in the order it says.
-fn figures(field: SortField, clients: &[Client]) -> Vec<Option<u64>> {
-    clients.iter().map(|client| field.figure(client.statistics.as_ref()?)).collect()
+    /// The ranks of the next chunk, and the sessions to ask for figures.
+    fn begin(&self) -> (Range<u64>, Vec<SessionRef>) {
+        let (mut rows, mut bytes, mut sessions) = (0, 0, Vec::new());
+        if self.with_statistics {
+            let left = usize::try_from(self.end.saturating_sub(self.next)).unwrap_or(usize::MAX);
+            sessions.reserve(left.min(CHUNK_ROWS));
+        }
+        for row in self.listing.refs(self.next..self.end).take(CHUNK_ROWS) {
+            rows += 1;
+            bytes += most_bytes(&row);
+            if self.with_statistics {
+                sessions.push(SessionRef { clientid: row.clientid.to_owned(), session: row.session });
+            }
+            if bytes >= CHUNK_BYTES {
+                break;
+            }
+        }
+        (self.next..self.next + rows, sessions)
+    }
 }
 
 /// The most bytes a row takes on the wire, without its figures: its texts, and of numbers, keys and lengths what they may
 /// have at most. To count what it takes exactly is a third of the work of encoding it.
-fn most_bytes(client: &Client) -> usize {
-    const NUMBERS: usize = 160;
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let Client { username, zone, proto_name, mountpoint, .. } = client;
-    let texts = [username, zone, proto_name, mountpoint].into_iter().map(length).sum::<usize>();
-    client.clientid.len() + client.ip_address.len() + texts + NUMBERS
+fn most_bytes(row: &ClientRef<'_>) -> usize {
+    const NUMBERS: usize = 176;
+    let texts = [row.username, row.zone, row.proto_name, row.mountpoint].map(|text| text.map_or(0, str::len));
+    row.clientid.len() + texts.iter().sum::<usize>() + NUMBERS
 }
 
 /// Adds the live figures, if the broker tells them in time; says whether it did.
@@ -197,7 +218,7 @@ mod tests {
             created_at_ms: Some(-1),
             statistics: None,
         };
-        assert!(whole.encoded_len() <= most_bytes(&whole));
-        assert!(most_bytes(&whole) <= whole.encoded_len() + 100);
+        let most = most_bytes(&whole.as_client_ref());
+        assert!(whole.encoded_len() <= most && most <= whole.encoded_len() + 100);
     }
 }

@@ -1,21 +1,23 @@
-//! Rows written in one pass.
+//! Rows written in one pass, from wherever they stand.
 //!
 //! A message says how long it is before it comes, so prost counts a row's bytes before it writes them: for the whole
-//! list, for the list's row and for the row's figures, three times in all. Here a length is put in when what it
-//! counts is written. What is written is byte for byte the same; tests hold the two side by side.
+//! list, for the list's row and for the row's figures, three times in all, and it wants a message with strings of its own for
+//! each. Here a view is written, and a length put in when what it counts is written. The bytes are those that prost
+//! would write; tests hold the two side by side.
 
 use std::net::IpAddr;
 
+use super::ListHead;
 use crate::ClientRef;
-use crate::v1::{Client, ListResponse, Statistics};
+use crate::v1::Statistics;
 
 /// About how many bytes a row of ordinary length takes.
 const ROW_BYTES: usize = 256;
 
-/// Writes a `ListResponse`.
-pub fn write_list(response: &ListResponse, to: &mut Vec<u8>) {
-    let ListResponse { identity, count, clients, first } = response;
-    to.reserve(64 + clients.len() * ROW_BYTES);
+/// Writes a `ListResponse`: the bytes of the message that would have these rows. How many they are about, the iterator says.
+pub fn write_list<'a>(head: &ListHead, rows: impl Iterator<Item = ClientRef<'a>>, to: &mut Vec<u8>) {
+    let ListHead { identity, count, first } = head;
+    to.reserve(64 + rows.size_hint().0 * ROW_BYTES);
     if let Some(identity) = identity {
         message::<1>(1, to, |to| {
             text(1, &identity.name, to);
@@ -23,30 +25,15 @@ pub fn write_list(response: &ListResponse, to: &mut Vec<u8>) {
         });
     }
     number(2, *count, to);
-    for client in clients {
-        message::<2>(3, to, |to| write_message(client, to));
+    for row in rows {
+        message::<2>(3, to, |to| write_client(&row, to));
     }
     number(4, *first, to);
 }
 
-/// Writes a `Client` from wherever it stands: the bytes of the message that would have its values.
-pub fn write_client(client: &ClientRef<'_>, to: &mut Vec<u8>) {
-    // Negative numbers are sent as the 64-bit numbers of the same bits; no known state is one.
-    let conn_state = client.conn_state as i32 as u64;
-    match client.ip_address.map(|address| address.to_canonical()) {
-        None => write_fields(client, &[], conn_state, to),
-        Some(IpAddr::V4(v4)) => write_fields(client, &v4.octets(), conn_state, to),
-        Some(IpAddr::V6(v6)) => write_fields(client, &v6.octets(), conn_state, to),
-    }
-}
-
-/// Writes a `Client`, also one that no view shows as it is: of an unknown state, with an address that is none.
-fn write_message(client: &Client, to: &mut Vec<u8>) {
-    write_fields(&client.as_client_ref(), &client.ip_address, i64::from(client.conn_state) as u64, to);
-}
-
+/// Writes a `Client`: the bytes of the message that would have its values.
 #[inline]
-fn write_fields(client: &ClientRef<'_>, ip_address: &[u8], conn_state: u64, to: &mut Vec<u8>) {
+pub fn write_client(client: &ClientRef<'_>, to: &mut Vec<u8>) {
     text(1, client.node, to);
     text(2, client.clientid, to);
     number(3, client.session, to);
@@ -54,8 +41,10 @@ fn write_fields(client: &ClientRef<'_>, ip_address: &[u8], conn_state: u64, to: 
     maybe_text(5, client.zone, to);
     maybe_text(6, client.proto_name, to);
     maybe(7, client.proto_ver.map(u64::from), to);
-    if !ip_address.is_empty() {
-        bytes(8, ip_address, to);
+    match client.ip_address.map(|address| address.to_canonical()) {
+        None => {}
+        Some(IpAddr::V4(v4)) => bytes(8, &v4.octets(), to),
+        Some(IpAddr::V6(v6)) => bytes(8, &v6.octets(), to),
     }
     maybe(9, client.port.map(u64::from), to);
     maybe(10, client.is_bridge.map(u64::from), to);
@@ -63,7 +52,7 @@ fn write_fields(client: &ClientRef<'_>, ip_address: &[u8], conn_state: u64, to: 
     maybe(12, client.keepalive.map(u64::from), to);
     maybe(13, client.clean_start.map(u64::from), to);
     maybe(14, client.expiry_interval.map(u64::from), to);
-    number(15, conn_state, to);
+    number(15, client.conn_state as u64, to);
     maybe(16, client.connected_at_ms.map(|time| time as u64), to);
     maybe(17, client.disconnected_at_ms.map(|time| time as u64), to);
     maybe(18, client.created_at_ms.map(|time| time as u64), to);
@@ -169,28 +158,38 @@ mod tests {
     use prost::Message as _;
 
     use super::*;
+    use crate::v1::{Client, ListResponse};
     use crate::wire::tests::response;
     use crate::wire::{clientid_of, read_client};
+
+    /// The bytes of a response's rows, and the response that says what they say.
+    fn written(response: &ListResponse) -> (Vec<u8>, ListResponse) {
+        let ListResponse { identity, count, clients, first } = response.clone();
+        let mut bytes = b"before".to_vec();
+        let head = ListHead { identity: identity.clone(), count, first };
+        write_list(&head, clients.iter().map(Client::as_client_ref), &mut bytes);
+        let clients = clients.iter().map(|client| client.as_client_ref().into()).collect();
+        (bytes.split_off(6), ListResponse { identity, count, clients, first })
+    }
 
     proptest! {
         #[test]
         fn what_is_written_is_what_prost_writes(response in response()) {
-            let mut written = b"before".to_vec();
-            write_list(&response, &mut written);
-            prop_assert_eq!(&written[6..], &response.encode_to_vec());
+            let (bytes, response) = written(&response);
+            prop_assert_eq!(bytes, response.encode_to_vec());
         }
 
         #[test]
-        fn a_view_is_written_as_the_message_with_its_values(response in response()) {
+        fn a_client_that_was_written_is_read(response in response()) {
             for client in &response.clients {
                 let view = client.as_client_ref();
-                let mut written = b"before".to_vec();
-                write_client(&view, &mut written);
-                prop_assert_eq!(&written[6..], &Client::from(view).encode_to_vec());
-                let read = read_client(&written[6..]).unwrap();
+                let mut bytes = Vec::new();
+                write_client(&view, &mut bytes);
+                prop_assert_eq!(&bytes, &Client::from(view).encode_to_vec());
+                let read = read_client(&bytes).unwrap();
                 prop_assert_eq!(read.client, ClientRef { statistics: None, ..view });
                 prop_assert_eq!(read.statistics, client.statistics.unwrap_or_default());
-                prop_assert_eq!(clientid_of(&written[6..]), Ok(view.clientid));
+                prop_assert_eq!(clientid_of(&bytes), Ok(view.clientid));
             }
         }
     }
@@ -199,10 +198,8 @@ mod tests {
     fn lengths_of_any_size_stand_before_what_they_count() {
         for length in [0, 1, 126, 127, 128, 129, 16_383, 16_384, 70_000, 2_097_152] {
             let clients = vec![Client { clientid: "x".repeat(length), ..Client::default() }; 2];
-            let response = ListResponse { clients, ..ListResponse::default() };
-            let mut written = Vec::new();
-            write_list(&response, &mut written);
-            assert!(written == response.encode_to_vec(), "{length}");
+            let (bytes, response) = written(&ListResponse { clients, ..ListResponse::default() });
+            assert!(bytes == response.encode_to_vec(), "{length}");
         }
     }
 }

@@ -253,7 +253,7 @@ fn check_answer(order: Order, list: &List, rows: &[Client], first: usize, ranks:
     let expected = &rows[rank(ranks.start)..rank(ranks.end)];
     let from = list.selection.first(&view);
     let (start, end) = (from.saturating_add(list.ranks.start), from.saturating_add(list.ranks.end));
-    let mut sent: Vec<Client> = view.clients(start..end).collect();
+    let mut sent: Vec<Client> = view.refs(start..end).map(Client::from).collect();
     assert_eq!(own_rows(order, NODE, &mut sent), Ok(()));
     assert_eq!(sent, expected);
 }
