@@ -36,6 +36,15 @@ impl Listing {
         }
     }
 
+    /// When it was taken, as [`View::left`].
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        match self {
+            Self::Indexed(view) => view.left(),
+            Self::Ranked(ranked) => ranked.left(),
+        }
+    }
+
     /// At most `most` evenly spaced keys of a range of ranks, the first at its start; an end past the last rank
     /// means behind it.
     #[must_use]

@@ -1,9 +1,12 @@
 //! What a request may ask of the index, and the snapshots that let several requests ask one state of it.
 //!
 //! A survey fixes a [`Listing`] under a random number; surveys and lists that name it read that one, so their ranks
-//! agree. A snapshot lives for [`KEPT`] after its last use; at most [`MOST_SNAPSHOTS`] of them and
-//! [`MOST_BYTES`] of rows picked for them are kept, those used longest ago go first. It belongs to the filter and
-//! the order it was taken for: with others it is refused, because its ranks would mean something else.
+//! agree. A snapshot lives for [`KEPT`] after its last use. At most [`MOST_SNAPSHOTS`] of them are kept, and [`MOST_BYTES`] of
+//! what they hold for themselves: rows picked for them, of which those used longest ago go first, and what the index has
+//! changed since they were taken, of which those taken first go first. The last one stays, however large: it is what the
+//! answer that has just been given refers to, it goes with its time, and more than its picks and the index as it was it
+//! cannot hold. A snapshot belongs to the filter and the order it was taken for: with others it is refused, because its
+//! ranks would mean something else.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -27,8 +30,9 @@ use crate::listing::Listing;
 const KEPT: Duration = Duration::from_secs(10);
 /// How many snapshots are kept.
 const MOST_SNAPSHOTS: usize = 64;
-/// How many bytes snapshots may hold, beyond what they share with the index: 64 million rows picked by filters.
-const MOST_BYTES: usize = 256 << 20;
+/// How many bytes snapshots may hold beyond what they share with the index: 64 million rows picked by filters, or some
+/// 100,000 changes.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// Why a request is not answered.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -248,6 +252,8 @@ impl TryFrom<ExportRequest> for List {
 #[derive(Debug)]
 pub struct Queries {
     index: Arc<Index>,
+    /// [`MOST_BYTES`]
+    most_bytes: u64,
     snapshots: Mutex<HashMap<u64, Snapshot>>,
 }
 
@@ -263,7 +269,7 @@ impl Queries {
     /// Questions to this index.
     #[must_use]
     pub fn new(index: Arc<Index>) -> Self {
-        Self { index, snapshots: Mutex::default() }
+        Self { index, most_bytes: MOST_BYTES, snapshots: Mutex::default() }
     }
 
     /// How many rows [`Queries::listing`] would look at, about: tells long work from short.
@@ -351,21 +357,41 @@ impl Queries {
         }
     }
 
-    /// Drops the snapshots and the kept sorts whose time is over.
+    /// Drops the snapshots and the kept sorts whose time is over, and the snapshots that changes have made too large.
     pub fn expire(&self, now: Instant) {
-        expire(&mut self.lock(), now);
+        let mut too_large = Vec::new();
+        let mut snapshots = self.lock();
+        expire(&mut snapshots, now);
+        while snapshots.len() > 1
+            && let Some(snapshot) = self.too_large(&snapshots, 0)
+        {
+            too_large.extend(snapshots.remove(&snapshot));
+        }
+        drop(snapshots);
+        drop(too_large);
         self.index.expire(now);
+    }
+
+    /// The snapshot to drop next, if they hold too many bytes with so many more.
+    fn too_large(&self, snapshots: &HashMap<u64, Snapshot>, more: u64) -> Option<u64> {
+        let picked = snapshots.values().map(|snapshot| snapshot.listing.bytes() as u64).sum::<u64>() + more;
+        if picked > self.most_bytes {
+            return used_longest_ago(snapshots);
+        }
+        let (&first, taken) = snapshots.iter().min_by_key(|(_, snapshot)| snapshot.listing.left())?;
+        let changed = self.index.left().saturating_sub(taken.listing.left());
+        (picked + changed > self.most_bytes).then_some(first)
     }
 
     fn keep(&self, selection: &Selection, listing: Listing, now: Instant) -> u64 {
         let mut snapshots = self.lock();
         expire(&mut snapshots, now);
-        let mut bytes: usize = snapshots.values().map(|snapshot| snapshot.listing.bytes()).sum();
-        while snapshots.len() >= MOST_SNAPSHOTS || bytes + listing.bytes() > MOST_BYTES {
-            let Some(oldest) = snapshots.iter().min_by_key(|(_, kept)| kept.used).map(|(&id, _)| id) else {
-                break;
-            };
-            bytes -= snapshots.remove(&oldest).map_or(0, |dropped| dropped.listing.bytes());
+        let mut dropped = Vec::new();
+        while let Some(next) = match snapshots.len() {
+            MOST_SNAPSHOTS.. => used_longest_ago(&snapshots),
+            _ => self.too_large(&snapshots, listing.bytes() as u64),
+        } {
+            dropped.extend(snapshots.remove(&next));
         }
         let mut id = rand::random();
         while id == 0 || snapshots.contains_key(&id) {
@@ -373,12 +399,18 @@ impl Queries {
         }
         let filter = selection.matcher.filter().clone();
         snapshots.insert(id, Snapshot { filter, order: selection.order, listing, used: now });
+        drop(snapshots);
+        drop(dropped);
         id
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Snapshot>> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn used_longest_ago(snapshots: &HashMap<u64, Snapshot>) -> Option<u64> {
+    snapshots.iter().min_by_key(|(_, snapshot)| snapshot.used).map(|(&id, _)| id)
 }
 
 fn expire(snapshots: &mut HashMap<u64, Snapshot>, now: Instant) {
@@ -487,6 +519,97 @@ mod tests {
             QueryError::SnapshotGone(ids[1])
         );
         assert_eq!(queries.lock().len(), MOST_SNAPSHOTS);
+    }
+
+    /// A survey under this filter while the clients change: 60 of 5,000 connect anew.
+    fn survey_beside_changes(queries: &Queries, filter: Filter, round: u32, now: Instant) -> u64 {
+        let request = SurveyRequest { filter: Some(filter), ..everything(0) };
+        let snapshot = survey(queries, request, now).unwrap().snapshot;
+        for number in 0..60 {
+            let number = u64::from(round) * 77 % 83 + number * 83;
+            let clientid = format!("{number:04}");
+            queries.index.present(Client {
+                clientid,
+                session: number,
+                port: Some(round),
+                ..Client::default()
+            });
+        }
+        snapshot
+    }
+
+    #[test]
+    fn what_changes_leave_to_snapshots_is_bounded() {
+        let mut queries = queries(5_000);
+        queries.most_bytes = 1 << 20;
+        let start = Instant::now();
+        let ids: Vec<u64> = (0..MOST_SNAPSHOTS as u32)
+            .map(|round| {
+                // The first one stays in use, which does not help it: it holds most.
+                let now = start + Duration::from_millis(round.into());
+                survey_beside_changes(&queries, Filter::default(), round, now)
+            })
+            .collect();
+        let kept = |queries: &Queries| -> Vec<bool> {
+            let snapshots = queries.lock();
+            ids.iter().map(|id| snapshots.contains_key(id)).collect()
+        };
+        let few = kept(&queries);
+        let first = few.iter().position(|&is_kept| is_kept).unwrap();
+        assert!((2..60).contains(&first) && few[first..].iter().all(|&is_kept| is_kept), "{few:?}");
+        // The clock does it too, and leaves the last one.
+        for round in 0..100 {
+            queries.index.resync(
+                (0..5_000)
+                    .map(|number| Client {
+                        clientid: format!("{number:04}"),
+                        session: number,
+                        port: Some(round),
+                        ..Client::default()
+                    })
+                    .collect(),
+            );
+        }
+        queries.expire(start + Duration::from_millis(70));
+        let last = kept(&queries);
+        assert_eq!(last.iter().filter(|&&is_kept| is_kept).count(), 1);
+        assert!(last[MOST_SNAPSHOTS - 1]);
+        queries.expire(start + Duration::from_secs(30));
+        assert!(queries.lock().is_empty());
+    }
+
+    #[test]
+    fn rows_picked_for_snapshots_are_bounded_but_for_the_last_one() {
+        let mut queries = queries(5_000);
+        queries.most_bytes = 50_000;
+        let start = Instant::now();
+        let at = |n| start + Duration::from_millis(n);
+        let half = Filter { like_clientid: vec!["1".into()], ..Filter::default() };
+        let survey_half = |n| {
+            let request = SurveyRequest { filter: Some(half.clone()), ..everything(0) };
+            survey(&queries, request, at(n)).unwrap().snapshot
+        };
+        let ids: Vec<u64> = (0..6).map(survey_half).collect();
+        let kept = || ids.iter().filter(|&id| queries.lock().contains_key(id)).count();
+        let bytes = queries.lock().values().map(|snapshot| snapshot.listing.bytes()).max().unwrap();
+        assert_eq!(kept(), 50_000 / bytes, "{bytes} bytes each");
+        assert!(queries.lock().contains_key(&ids[5]) && !queries.lock().contains_key(&ids[0]));
+
+        let larger =
+            Queries { most_bytes: 1_000, index: Arc::clone(&queries.index), snapshots: Mutex::default() };
+        let all = SurveyRequest {
+            filter: Some(Filter {
+                like_clientid: vec![String::new()],
+                gte_created_at_ms: None,
+                ..half.clone()
+            }),
+            ..everything(0)
+        };
+        let id = survey(&larger, all.clone(), at(0)).unwrap().snapshot;
+        larger.expire(at(1));
+        assert!(larger.lock().contains_key(&id), "what an answer refers to stays");
+        survey(&larger, all, at(2)).unwrap();
+        assert!(!larger.lock().contains_key(&id) && larger.lock().len() == 1);
     }
 
     #[test]

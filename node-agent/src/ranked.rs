@@ -96,6 +96,12 @@ impl Ranked {
         self.view.bytes() + size_of_val(&*self.places)
     }
 
+    /// As [`View::left`].
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.view.left()
+    }
+
     /// As [`View::fences`], of the clients with a rank.
     #[must_use]
     pub fn fences(&self, range: Range<u64>, most: u32) -> Vec<Fence> {

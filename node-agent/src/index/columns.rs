@@ -12,6 +12,7 @@ use rollcall_proto::order::ValueRef;
 use rollcall_proto::v1::ConnState;
 use rollcall_proto::{ClientRef, SortField};
 
+use super::left::{Left, show};
 use super::origin::{Numbering, Origins};
 use super::segment::{SEGMENT, Segment};
 
@@ -68,20 +69,37 @@ impl Columns {
         segment.is_live(at).then_some(RowRef { segment, at, origins: &self.origins })
     }
 
-    fn segment_mut(&mut self, number: usize) -> &mut Segment {
-        let page = &mut Arc::make_mut(&mut self.pages)[number / PAGE];
-        Arc::make_mut(&mut Arc::make_mut(page)[number % PAGE])
+    fn segment_mut(&mut self, number: usize, left: &mut Left) -> &mut Segment {
+        let page = &mut left.make_mut(&mut self.pages, vec_bytes)[number / PAGE];
+        let segment = &mut left.make_mut(page, vec_bytes)[number % PAGE];
+        left.make_mut(segment, size_of_val)
     }
 
-    fn push_segment(&mut self) {
-        let pages = Arc::make_mut(&mut self.pages);
+    fn push_segment(&mut self, left: &mut Left) {
+        let pages = left.make_mut(&mut self.pages, vec_bytes);
         if pages.last().is_none_or(|page| page.len() == PAGE) {
             pages.push(Arc::default());
         }
         if let Some(page) = pages.last_mut() {
-            Arc::make_mut(page).push(Arc::default());
+            left.make_mut(page, vec_bytes).push(Arc::default());
         }
     }
+
+    /// Shows every piece of memory but what origins take.
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        show(&self.pages, vec_bytes(&self.pages), visit);
+        for page in self.pages.iter() {
+            show(page, vec_bytes(page), visit);
+            for segment in page.iter() {
+                show(segment, size_of_val(&**segment), visit);
+                segment.each_piece(visit);
+            }
+        }
+    }
+}
+
+fn vec_bytes<T>(vec: &Vec<T>) -> usize {
+    size_of_val(vec) + vec.capacity() * size_of::<T>()
 }
 
 /// The segment of a slot and its position there.
@@ -106,33 +124,33 @@ impl Table {
     }
 
     /// Puts a row in and says where.
-    pub(super) fn add(&mut self, client: &ClientRef<'_>) -> u32 {
+    pub(super) fn add(&mut self, client: &ClientRef<'_>, left: &mut Left) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             if (self.slots as usize).is_multiple_of(SEGMENT) {
-                self.columns.push_segment();
+                self.columns.push_segment(left);
             }
             self.slots += 1;
             self.slots - 1
         });
         let origin = self.numbering.take(&mut self.columns.origins, client);
         let (segment, at) = place(slot);
-        self.columns.segment_mut(segment).set(at, client, origin);
+        self.columns.segment_mut(segment, left).set(at, client, origin, left);
         slot
     }
 
     /// Gives a row of the same client and session other values.
-    pub(super) fn update(&mut self, slot: u32, client: &ClientRef<'_>) {
+    pub(super) fn update(&mut self, slot: u32, client: &ClientRef<'_>, left: &mut Left) {
         let was = self.columns.row(slot).origin();
         let origin = self.numbering.take(&mut self.columns.origins, client);
         self.numbering.release(&self.columns.origins, was);
         let (segment, at) = place(slot);
-        self.columns.segment_mut(segment).set(at, client, origin);
+        self.columns.segment_mut(segment, left).set(at, client, origin, left);
     }
 
-    pub(super) fn remove(&mut self, slot: u32) {
+    pub(super) fn remove(&mut self, slot: u32, left: &mut Left) {
         self.numbering.release(&self.columns.origins, self.columns.row(slot).origin());
         let (segment, at) = place(slot);
-        self.columns.segment_mut(segment).clear(at);
+        self.columns.segment_mut(segment, left).clear(at, left);
         self.free.push(slot);
     }
 }
@@ -263,7 +281,7 @@ mod tests {
         #[test]
         fn a_row_gives_back_the_client_it_was_made_of_and_its_values(clients in proptest::collection::vec(client(), 1..200)) {
             let mut table = Table::default();
-            let slots: Vec<u32> = clients.iter().map(|client| table.add(&client.as_client_ref())).collect();
+            let slots: Vec<u32> = clients.iter().map(|client| table.add(&client.as_client_ref(), &mut Left::default())).collect();
             for (client, slot) in clients.iter().zip(slots) {
                 let row = table.columns().row(slot);
                 prop_assert_eq!(row.as_client_ref(""), client.as_client_ref());

@@ -58,7 +58,7 @@ impl Lists {
             by_username: sorted(SortField::Username),
             ..Self::default()
         };
-        kept.iter().for_each(|&field| lists.keep(field, sorted(field)));
+        kept.iter().for_each(|&field| drop(lists.keep(field, sorted(field))));
         lists
     }
 
@@ -81,17 +81,17 @@ impl Lists {
             || self.kept.iter().any(|kept| kept.field == field)
     }
 
-    /// Keeps a list by another field, of the rows as they are now.
-    pub(super) fn keep(&mut self, field: SortField, list: Ordered) {
-        self.kept.retain(|kept| kept.field != field);
-        if self.kept.len() == MOST_KEPT {
-            let oldest = self.kept.iter().enumerate().min_by_key(|(_, kept)| kept.used.load(Relaxed));
-            if let Some((oldest, _)) = oldest {
-                self.kept.swap_remove(oldest);
-            }
-        }
+    /// Keeps a list by another field, of the rows as they are now. Gives back the one that made room for it.
+    pub(super) fn keep(&mut self, field: SortField, list: Ordered) -> Option<Ordered> {
+        let known = self.kept.iter().position(|kept| kept.field == field);
+        let made_room = known.or_else(|| {
+            let kept = self.kept.iter().enumerate().filter(|_| self.kept.len() == MOST_KEPT);
+            kept.min_by_key(|(_, kept)| kept.used.load(Relaxed)).map(|(oldest, _)| oldest)
+        });
+        let made_room = made_room.map(|oldest| self.kept.swap_remove(oldest).list);
         let used = self.uses.fetch_add(1, Relaxed).into();
         self.kept.push(Kept { field, list, used, idle: None });
+        made_room
     }
 
     /// The fields of the lists that are kept.
@@ -114,6 +114,15 @@ impl Lists {
         idle.map(|kept| kept.list).collect()
     }
 
+    /// Shows every piece of memory.
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        self.by_clientid.each_piece(visit);
+        self.by_username.each_piece(visit);
+        for kept in &self.kept {
+            kept.list.each_piece(visit);
+        }
+    }
+
     /// Every list but that by clientid.
     pub(super) fn others(&mut self) -> impl Iterator<Item = (SortField, &mut Ordered)> {
         let kept = self.kept.iter_mut().map(|kept| (kept.field, &mut kept.list));
@@ -131,9 +140,9 @@ mod tests {
     #[test]
     fn the_list_used_longest_ago_makes_room() {
         let mut lists = Lists::default();
-        FIELDS[..4].iter().for_each(|&field| lists.keep(field, Ordered::default()));
+        FIELDS[..4].iter().for_each(|&field| assert!(lists.keep(field, Ordered::default()).is_none()));
         assert!(lists.by(SortField::Port).is_some());
-        lists.keep(FIELDS[4], Ordered::default());
+        assert!(lists.keep(FIELDS[4], Ordered::default()).is_some());
         assert!(lists.by(SortField::Zone).is_none() && !lists.has(SortField::Zone));
         assert!(lists.has(SortField::Port) && lists.has(FIELDS[4]));
         assert!(lists.has(SortField::Node) && lists.has(SortField::Username));

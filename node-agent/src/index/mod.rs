@@ -26,6 +26,7 @@
 
 mod columns;
 mod count;
+mod left;
 mod lists;
 #[cfg(test)]
 mod measure;
@@ -120,6 +121,13 @@ impl Index {
         Counts { connected: rows.connected() as u64, clients: rows.len() as u64 }
     }
 
+    /// Bytes that changes have left to views so far. All views taken since some moment hold for themselves at most by
+    /// how many it has grown since ([`View::left`]), and what was picked for each of them ([`View::bytes`]).
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.read().rows.left()
+    }
+
     /// The clients that match, in order. `stop` is asked now and then whether the answer is still wanted.
     ///
     /// # Errors
@@ -133,7 +141,7 @@ impl Index {
         } else {
             self.matching(&snapshot, matcher, field, stop)?
         };
-        Ok(View::new(Arc::clone(&self.node), order, snapshot.columns, rows))
+        Ok(View::new(Arc::clone(&self.node), order, snapshot.columns, rows, snapshot.left))
     }
 
     /// How many rows [`Index::view`] would look at, about: tells long work from short.
@@ -151,7 +159,7 @@ impl Index {
     /// Drops what nobody has used for some time: kept sorts.
     pub fn expire(&self, now: Instant) {
         if !self.read().rows.lists.kept().is_empty() {
-            let idle = self.write().rows.lists.expire(now);
+            let idle = self.write().rows.expire(now);
             drop(idle); // not under the lock: that takes a while
         }
     }
@@ -182,7 +190,9 @@ impl Index {
         }
         let mut state = self.write();
         if catch_up(&mut list, field, &columns, state.rows.columns(), LAST_CATCH_UP) {
-            state.rows.lists.keep(field, list);
+            let made_room = state.rows.keep(field, list);
+            drop(state);
+            drop(made_room);
         }
     }
 

@@ -9,6 +9,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::left::{Left, show};
+
 /// Slots a chunk holds at the most; one that grows past it is cut in two.
 const CHUNK: usize = 2048;
 /// Slots a chunk gets when a list is built: room for inserts, without a cut soon after.
@@ -76,16 +78,41 @@ impl Ordered {
     }
 
     /// Puts a slot in at a position, at the end if that is past it.
-    pub(super) fn insert(&mut self, position: usize, slot: u32) {
-        Arc::make_mut(&mut self.spine).insert(position, slot);
+    pub(super) fn insert(&mut self, position: usize, slot: u32, left: &mut Left) {
+        left.make_mut(&mut self.spine, Spine::bytes).insert(position, slot, left);
     }
 
-    pub(super) fn remove(&mut self, position: usize) -> Option<u32> {
-        Arc::make_mut(&mut self.spine).remove(position)
+    pub(super) fn remove(&mut self, position: usize, left: &mut Left) -> Option<u32> {
+        left.make_mut(&mut self.spine, Spine::bytes).remove(position, left)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let mut all = 0;
+        self.each_piece(&mut |_, bytes| all += bytes);
+        all
+    }
+
+    /// Shows every piece of memory.
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        show(&self.spine, self.spine.bytes(), visit);
+        for slots in &self.spine.chunks {
+            show(slots, chunk_bytes(slots), visit);
+        }
     }
 }
 
+/// What a chunk takes.
+fn chunk_bytes(slots: &Vec<u32>) -> usize {
+    size_of_val(slots) + slots.capacity() * size_of::<u32>()
+}
+
 impl Spine {
+    /// What the spine takes without its chunks.
+    fn bytes(&self) -> usize {
+        let a_chunk = size_of::<Arc<Vec<u32>>>() + size_of::<usize>() + size_of::<u32>();
+        size_of::<Self>() + self.chunks.capacity() * a_chunk
+    }
+
     fn locate(&self, position: usize) -> Option<(usize, usize)> {
         if position >= self.len {
             return None;
@@ -111,7 +138,7 @@ impl Spine {
         }
     }
 
-    fn insert(&mut self, position: usize, slot: u32) {
+    fn insert(&mut self, position: usize, slot: u32, left: &mut Left) {
         let Some((chunk, offset)) = self.locate(position).or_else(|| {
             let last = self.chunks.len().checked_sub(1)?;
             Some((last, self.chunks[last].len()))
@@ -120,7 +147,7 @@ impl Spine {
             self.renumber();
             return;
         };
-        let slots = Arc::make_mut(&mut self.chunks[chunk]);
+        let slots = left.make_mut(&mut self.chunks[chunk], chunk_bytes);
         if slots.len() == slots.capacity() {
             slots.reserve_exact(GROWTH); // doubling would leave a third of the memory unused
         }
@@ -139,14 +166,14 @@ impl Spine {
         }
     }
 
-    fn remove(&mut self, position: usize) -> Option<u32> {
+    fn remove(&mut self, position: usize, left: &mut Left) -> Option<u32> {
         let (chunk, offset) = self.locate(position)?;
-        let slots = Arc::make_mut(&mut self.chunks[chunk]);
+        let slots = left.make_mut(&mut self.chunks[chunk], chunk_bytes);
         let removed = slots.remove(offset);
         if slots.is_empty() {
             self.chunks.remove(chunk);
             self.renumber();
-        } else if slots.len() < SPARSE && self.join_with_neighbour(chunk) {
+        } else if slots.len() < SPARSE && self.join_with_neighbour(chunk, left) {
             self.renumber();
         } else {
             self.note_last(chunk);
@@ -159,17 +186,18 @@ impl Spine {
     }
 
     /// Joins a chunk with the one behind or before it, if they fit into one with room to spare.
-    fn join_with_neighbour(&mut self, chunk: usize) -> bool {
+    fn join_with_neighbour(&mut self, chunk: usize, left: &mut Left) -> bool {
         let size = |at: usize| self.chunks.get(at).map_or(CHUNK, |slots| slots.len());
-        let left = if size(chunk) + size(chunk + 1) <= FILL {
+        let first = if size(chunk) + size(chunk + 1) <= FILL {
             chunk
         } else if chunk > 0 && size(chunk - 1) + size(chunk) <= FILL {
             chunk - 1
         } else {
             return false;
         };
-        let right = self.chunks.remove(left + 1);
-        Arc::make_mut(&mut self.chunks[left]).extend_from_slice(&right);
+        let second = self.chunks.remove(first + 1);
+        left.let_go(&second, chunk_bytes);
+        left.make_mut(&mut self.chunks[first], chunk_bytes).extend_from_slice(&second);
         true
     }
 }
@@ -211,16 +239,17 @@ mod tests {
         ) {
             let mut model: Vec<u32> = (0..initial).map(|n| n * 2).collect();
             let mut list = Ordered::from_sorted(&model);
+            let left = &mut Left::default();
             for (inserting, first, length) in runs {
                 let (copy, before) = (list.clone(), model.clone());
                 for slot in first..first + length {
                     match (model.binary_search(&slot), inserting) {
                         (Err(at), true) => {
-                            list.insert(at, slot);
+                            list.insert(at, slot, left);
                             model.insert(at, slot);
                         }
-                        (Ok(at), false) => prop_assert_eq!(list.remove(at), Some(model.remove(at))),
-                        (Err(_), false) => prop_assert_eq!(list.remove(model.len()), None),
+                        (Ok(at), false) => prop_assert_eq!(list.remove(at, left), Some(model.remove(at))),
+                        (Err(_), false) => prop_assert_eq!(list.remove(model.len(), left), None),
                         (Ok(_), true) => {}
                     }
                 }

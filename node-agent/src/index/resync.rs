@@ -75,7 +75,7 @@ impl Index {
         let mut state = self.write();
         // What the new state replaces is dropped when the lock is given back: of a million rows that takes
         // milliseconds.
-        let replaced = rows.map(|rows| std::mem::replace(&mut state.rows, rows));
+        let replaced = rows.map(|rows| state.rows.replace(rows));
         if ended.added() != state.tombstones.added() {
             for (clientid, session) in state.rows.sessions_where(|session| state.tombstones.contains(session))
             {
@@ -83,6 +83,11 @@ impl Index {
             }
         }
         drop(state);
+        if let Some(replaced) = &replaced {
+            // Views of them hold all of it. They are counted now, when nobody waits.
+            let bytes = replaced.bytes();
+            self.write().rows.leave(bytes);
+        }
         drop((replaced, known));
     }
 }

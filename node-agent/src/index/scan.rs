@@ -218,6 +218,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::columns::Table;
+    use super::super::left::Left;
     use super::super::tests::{client, filter};
     use super::*;
 
@@ -229,9 +230,9 @@ mod tests {
             filters in proptest::collection::vec(filter(), 1..12),
         ) {
             let mut table = Table::default();
-            let slots: Vec<u32> = clients.iter().map(|(client, _)| table.add(&client.as_client_ref())).collect();
+            let slots: Vec<u32> = clients.iter().map(|(client, _)| table.add(&client.as_client_ref(), &mut Left::default())).collect();
             for (slot, _) in slots.iter().zip(&clients).filter(|(_, (_, stays))| !stays) {
-                table.remove(*slot);
+                table.remove(*slot, &mut Left::default());
             }
             for filter in filters {
                 let matcher = Matcher::new(Filter { clientid: vec![], username: vec![], ..filter }).unwrap();

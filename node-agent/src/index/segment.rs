@@ -10,6 +10,7 @@ use std::sync::Arc;
 use rollcall_proto::ClientRef;
 use rollcall_proto::v1::ConnState;
 
+use super::left::{Left, show};
 use super::text::Texts;
 
 /// Rows of a segment. More make scans faster, fewer make copies smaller.
@@ -51,18 +52,26 @@ impl<T: Copy + Default + PartialEq> Column<T> {
         self.values.as_ref().filter(|_| self.present & bit(at) != 0).map(|values| values[at])
     }
 
-    pub(super) fn set(&mut self, at: usize, value: Option<T>) {
+    pub(super) fn set(&mut self, at: usize, value: Option<T>, left: &mut Left) {
         let Some(value) = value else {
             self.present &= !bit(at);
-            if self.present == 0 {
-                self.values = None;
+            if self.present == 0
+                && let Some(values) = self.values.take()
+            {
+                left.let_go(&values, size_of_val);
             }
             return;
         };
         self.present |= bit(at);
         let values = self.values.get_or_insert_with(|| Arc::new([T::default(); SEGMENT]));
         if values[at] != value {
-            Arc::make_mut(values)[at] = value;
+            left.make_mut(values, size_of_val)[at] = value;
+        }
+    }
+
+    fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        if let Some(values) = &self.values {
+            show(values, size_of_val(&**values), visit);
         }
     }
 
@@ -160,14 +169,14 @@ impl Addresses {
         v4.or_else(|| self.v6.get(at).map(|bits| IpAddr::V6(Ipv6Addr::from_bits(bits))))
     }
 
-    fn set(&mut self, at: usize, address: Option<IpAddr>) {
+    fn set(&mut self, at: usize, address: Option<IpAddr>, left: &mut Left) {
         let (v4, v6) = match address {
             Some(IpAddr::V4(v4)) => (Some(v4.to_bits()), None),
             Some(IpAddr::V6(v6)) => (None, Some(v6.to_bits())),
             None => (None, None),
         };
-        self.v4.set(at, v4);
-        self.v6.set(at, v6);
+        self.v4.set(at, v4, left);
+        self.v6.set(at, v6, left);
     }
 
     pub(super) fn touch(&self) -> usize {
@@ -211,34 +220,50 @@ impl Segment {
     }
 
     /// Writes a row, whatever was there.
-    pub(super) fn set(&mut self, at: usize, client: &ClientRef<'_>, origin: u32) {
+    pub(super) fn set(&mut self, at: usize, client: &ClientRef<'_>, origin: u32, left: &mut Left) {
         self.live |= bit(at);
-        self.write(at, client, Some(origin));
-        self.clientids.set(at, Some(client.clientid));
-        self.sessions.set(at, Some(client.session));
+        self.write(at, client, Some(origin), left);
+        self.clientids.set(at, Some(client.clientid), left);
+        self.sessions.set(at, Some(client.session), left);
     }
 
-    pub(super) fn clear(&mut self, at: usize) {
+    pub(super) fn clear(&mut self, at: usize, left: &mut Left) {
         self.live &= !bit(at);
-        self.write(at, &NOBODY, None);
-        self.clientids.set(at, None);
-        self.sessions.set(at, None);
+        self.write(at, &NOBODY, None, left);
+        self.clientids.set(at, None, left);
+        self.sessions.set(at, None, left);
     }
 
-    fn write(&mut self, at: usize, client: &ClientRef<'_>, origin: Option<u32>) {
-        self.usernames.set(at, client.username);
-        self.mountpoints.set(at, client.mountpoint);
-        self.origins.set(at, origin);
-        self.ip_addresses.set(at, client.ip_address);
-        self.ports.set(at, client.port);
-        self.keepalives.set(at, client.keepalive);
-        self.expiry_intervals.set(at, client.expiry_interval);
-        self.connected_at.set(at, client.connected_at_ms);
-        self.disconnected_at.set(at, client.disconnected_at_ms);
-        self.created_at.set(at, client.created_at_ms);
+    fn write(&mut self, at: usize, client: &ClientRef<'_>, origin: Option<u32>, left: &mut Left) {
+        self.usernames.set(at, client.username, left);
+        self.mountpoints.set(at, client.mountpoint, left);
+        self.origins.set(at, origin, left);
+        self.ip_addresses.set(at, client.ip_address, left);
+        self.ports.set(at, client.port, left);
+        self.keepalives.set(at, client.keepalive, left);
+        self.expiry_intervals.set(at, client.expiry_interval, left);
+        self.connected_at.set(at, client.connected_at_ms, left);
+        self.disconnected_at.set(at, client.disconnected_at_ms, left);
+        self.created_at.set(at, client.created_at_ms, left);
         self.are_bridges.set(at, client.is_bridge);
         self.clean_starts.set(at, client.clean_start);
         self.conn_states.set(at, client.conn_state);
+    }
+
+    /// Shows every piece of memory but the segment itself.
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        for texts in [&self.clientids, &self.usernames, &self.mountpoints] {
+            texts.each_piece(visit);
+        }
+        self.sessions.each_piece(visit);
+        self.ip_addresses.v4.each_piece(visit);
+        self.ip_addresses.v6.each_piece(visit);
+        for column in [&self.origins, &self.ports, &self.keepalives, &self.expiry_intervals] {
+            column.each_piece(visit);
+        }
+        for times in [&self.connected_at, &self.disconnected_at, &self.created_at] {
+            times.each_piece(visit);
+        }
     }
 }
 
@@ -278,7 +303,7 @@ mod tests {
         ) {
             let (mut column, mut model) = (Column::default(), [None; SEGMENT]);
             for (at, value) in changes {
-                column.set(at, value);
+                column.set(at, value, &mut Left::default());
                 model[at] = value;
             }
             for (at, value) in model.iter().enumerate() {
@@ -295,8 +320,8 @@ mod tests {
     #[test]
     fn a_column_without_values_takes_no_memory() {
         let mut column = Column::default();
-        column.set(5, Some(7_u64));
-        column.set(5, None);
+        column.set(5, Some(7_u64), &mut Left::default());
+        column.set(5, None, &mut Left::default());
         assert!(column.values.is_none());
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct Snapshot {
     pub(super) by_username: Ordered,
     /// By the field that is asked for, if there is such a list.
     pub(super) by_field: Option<Ordered>,
+    /// Bytes that changes had left to views.
+    pub(super) left: u64,
 }
 
 /// What an exact clientid or username leaves over: ranges of a list, in its order.
@@ -148,7 +150,12 @@ fn picked(list: &Ordered, matches: &Matches) -> Vec<u32> {
 impl Index {
     /// All rows, in the ascending order by a field.
     pub(super) fn all(&self, snapshot: &Snapshot, field: SortField) -> Arranged {
-        Arranged::Listed(snapshot.by_field.clone().unwrap_or_else(|| self.sort_all(snapshot, field)))
+        Arranged::Listed(snapshot.by_field.clone().unwrap_or_else(|| {
+            let list = self.sort_all(snapshot, field);
+            // Changes may have come before it was kept, or it may not have been kept.
+            self.write().rows.leave(list.bytes());
+            list
+        }))
     }
 
     /// The rows that match, in the ascending order by a field.

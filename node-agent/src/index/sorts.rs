@@ -10,6 +10,7 @@ use rollcall_proto::SortField;
 use rollcall_proto::order::ValueRef;
 
 use super::columns::{Columns, Place, compare_values};
+use super::left::Left;
 use super::ordered::Ordered;
 use super::segment::SEGMENT;
 
@@ -144,16 +145,18 @@ pub(super) fn catch_up(
     };
     let slots = changed.iter().flat_map(|segment| (segment * SEGMENT..).take(SEGMENT));
     let slots: Vec<u32> = slots.map(|slot| slot as u32).filter(differs).collect();
+    // No view has the list yet.
+    let left = &mut Left::default();
     // First everything out, by what it was, so that all that stays is the same in both states.
     for &slot in &slots {
         if let Some(row) = from.get(slot) {
-            let removed = list.remove(position(list, from, field, &row.place(field)));
+            let removed = list.remove(position(list, from, field, &row.place(field)), left);
             debug_assert_eq!(removed, Some(slot));
         }
     }
     for &slot in &slots {
         if let Some(row) = to.get(slot) {
-            list.insert(position(list, to, field, &row.place(field)), slot);
+            list.insert(position(list, to, field, &row.place(field)), slot, left);
         }
     }
     true

@@ -1,8 +1,11 @@
 //! The rows at present and their lists, and how one change keeps them true to each other.
 
+use std::time::Instant;
+
 use rollcall_proto::{ClientRef, Order, SortField};
 
 use super::columns::{Columns, Place, Table};
+use super::left::Left;
 use super::lists::Lists;
 use super::ordered::Ordered;
 use super::segment::bits;
@@ -22,16 +25,17 @@ pub(super) struct Rows {
     table: Table,
     pub(super) lists: Lists,
     connected: usize,
+    left: Left,
 }
 
 impl Rows {
     /// The rows of clients that are in default order, without equals, with a kept list for each field.
     pub(super) fn of<'a>(clients: impl Iterator<Item = ClientRef<'a>>, kept: &[SortField]) -> Self {
-        let mut table = Table::default();
-        let by_clientid: Vec<u32> = clients.map(|client| table.add(&client)).collect();
+        let (mut table, mut left) = (Table::default(), Left::default());
+        let by_clientid: Vec<u32> = clients.map(|client| table.add(&client, &mut left)).collect();
         let lists = Lists::new(table.columns(), &by_clientid, kept);
         let connected = by_clientid.iter().filter(|&&slot| table.columns().row(slot).is_connected()).count();
-        Self { table, lists, connected }
+        Self { table, lists, connected, left }
     }
 
     pub(super) fn columns(&self) -> &Columns {
@@ -40,6 +44,49 @@ impl Rows {
 
     pub(super) fn len(&self) -> usize {
         self.lists.by_clientid.len()
+    }
+
+    /// Bytes that changes have left to views so far.
+    pub(super) fn left(&self) -> u64 {
+        self.left.bytes()
+    }
+
+    /// Puts others in the place of these, which are given back.
+    pub(super) fn replace(&mut self, others: Self) -> Self {
+        let replaced = std::mem::replace(self, others);
+        self.left = replaced.left;
+        replaced
+    }
+
+    /// Keeps a list by another field. Gives back the one that made room for it.
+    pub(super) fn keep(&mut self, field: SortField, list: Ordered) -> Option<Ordered> {
+        let made_room = self.lists.keep(field, list)?;
+        self.left.add(made_room.bytes());
+        Some(made_room)
+    }
+
+    /// Takes out the kept lists that nobody has used for long.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Ordered> {
+        let idle = self.lists.expire(now);
+        idle.iter().for_each(|list| self.left.add(list.bytes()));
+        idle
+    }
+
+    /// So many bytes are left to views besides.
+    pub(super) fn leave(&mut self, bytes: usize) {
+        self.left.add(bytes);
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let mut all = 0;
+        self.each_piece(&mut |_, bytes| all += bytes);
+        all
+    }
+
+    /// Shows every piece of memory but what origins take.
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        self.table.columns().each_piece(visit);
+        self.lists.each_piece(visit);
     }
 
     pub(super) fn connected(&self) -> usize {
@@ -53,6 +100,7 @@ impl Rows {
             by_clientid: self.lists.by_clientid.clone(),
             by_username: self.lists.by_username.clone(),
             by_field: self.lists.by(field).cloned(),
+            left: self.left.bytes(),
         }
     }
 
@@ -69,12 +117,16 @@ impl Rows {
     pub(super) fn put(&mut self, client: &ClientRef<'_>) {
         let (at, known) = self.find(client.clientid, client.session);
         let Some(slot) = known else {
-            let slot = self.table.add(client);
-            self.lists.by_clientid.insert(at, slot);
+            let slot = self.table.add(client, &mut self.left);
+            self.lists.by_clientid.insert(at, slot, &mut self.left);
             let row = self.table.columns().row(slot);
             self.connected += usize::from(row.is_connected());
             for (field, list) in self.lists.others() {
-                list.insert(position(list, self.table.columns(), field, &row.place(field)), slot);
+                list.insert(
+                    position(list, self.table.columns(), field, &row.place(field)),
+                    slot,
+                    &mut self.left,
+                );
             }
             return;
         };
@@ -87,15 +139,15 @@ impl Rows {
         for (field, list) in self.lists.others() {
             let value = Order { field, descending: false }.key(client).value;
             if row.value(field) != value {
-                take_out(list, self.table.columns(), field, slot);
+                take_out(list, self.table.columns(), field, slot, &mut self.left);
                 moved.push(field);
             }
         }
-        self.table.update(slot, client);
+        self.table.update(slot, client, &mut self.left);
         let row = self.table.columns().row(slot);
         self.connected += usize::from(row.is_connected());
         for (field, list) in self.lists.others().filter(|(field, _)| moved.contains(field)) {
-            list.insert(position(list, self.table.columns(), field, &row.place(field)), slot);
+            list.insert(position(list, self.table.columns(), field, &row.place(field)), slot, &mut self.left);
         }
     }
 
@@ -104,11 +156,11 @@ impl Rows {
         let (at, Some(slot)) = self.find(clientid, session) else { return false };
         let columns = self.table.columns();
         self.connected -= usize::from(columns.row(slot).is_connected());
-        self.lists.by_clientid.remove(at);
+        self.lists.by_clientid.remove(at, &mut self.left);
         for (field, list) in self.lists.others() {
-            take_out(list, columns, field, slot);
+            take_out(list, columns, field, slot, &mut self.left);
         }
-        self.table.remove(slot);
+        self.table.remove(slot, &mut self.left);
         true
     }
 
@@ -123,7 +175,7 @@ impl Rows {
 }
 
 /// Takes a row that stands in a list out of it.
-fn take_out(list: &mut Ordered, columns: &Columns, field: SortField, slot: u32) {
-    let removed = list.remove(position(list, columns, field, &columns.row(slot).place(field)));
+fn take_out(list: &mut Ordered, columns: &Columns, field: SortField, slot: u32, left: &mut Left) {
+    let removed = list.remove(position(list, columns, field, &columns.row(slot).place(field)), left);
     debug_assert_eq!(removed, Some(slot));
 }

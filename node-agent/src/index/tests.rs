@@ -409,3 +409,73 @@ fn more_groups_than_a_count_may_have_are_refused_and_the_total_is_not() {
     assert_eq!(by_username().unwrap_err(), Uncounted::TooManyGroups);
     assert_eq!(index.count(&everyone, GroupBy::Unspecified, &|| false).unwrap().count, most + 1);
 }
+
+/// Bytes that these views hold and the index does not.
+fn held(index: &Index, views: &[View]) -> u64 {
+    let (mut present, mut old) = (HashSet::new(), HashMap::new());
+    index.read().rows.each_piece(&mut |at, _| {
+        present.insert(at);
+    });
+    for view in views {
+        view.each_piece(&mut |at, bytes| {
+            if !present.contains(&at) {
+                old.insert(at, bytes as u64);
+            }
+        });
+    }
+    old.values().sum()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    #[test]
+    fn views_never_hold_more_than_changes_have_left_to_them(
+        steps in proptest::collection::vec((step(), proptest::option::weighted(0.2, order()), any::<bool>()), 0..120),
+    ) {
+        let index = Index::new(NODE);
+        let everyone = Matcher::new(Filter::default()).unwrap();
+        let mut views: Vec<View> = Vec::new();
+        let mut now = Instant::now();
+        for (step, order, is_dropped) in steps {
+            apply(&index, step);
+            if let Some(order) = order {
+                if is_dropped && !views.is_empty() {
+                    views.remove(views.len() / 2);
+                }
+                views.push(index.view(&everyone, order, &|| false).unwrap());
+                now += Duration::from_secs(50);
+                index.expire(now);
+            }
+            let first = views.iter().map(View::left).min();
+            let left = first.map_or(0, |first| index.left() - first);
+            let held = held(&index, &views);
+            prop_assert!(held <= left, "{} bytes held, {} left", held, left);
+        }
+    }
+}
+
+#[test]
+fn what_changes_leave_to_views_that_all_live_on_is_what_they_hold() {
+    let index = Index::new(NODE);
+    let row = |n: u64, port| Client { port, username: Some(n.to_string()), ..plain(&format!("{n:05}"), n) };
+    index.resync((0..20_000).map(|n| row(n, None)).collect());
+    let everyone = Matcher::new(Filter::default()).unwrap();
+    let mut views = Vec::new();
+    for round in 0..20 {
+        views.push(index.view(&everyone, Order::default(), &|| false).unwrap());
+        for n in 0..300 {
+            let number = (n * 67 + round * 7) % 20_000;
+            match n % 10 {
+                0 => drop(index.ended(&format!("{number:05}"), number)),
+                1 => index.present(row(20_000 + round * 300 + n, Some(1))),
+                _ => index.present(row(number, Some(round as u32))),
+            }
+        }
+        let (held, left) = (held(&index, &views), index.left() - views[0].left());
+        assert!(held == left && held > (round + 1) * 100_000, "{held} bytes held, {left} left");
+    }
+    let before = held(&index, &views);
+    index.resync((0..20_000).map(|n| row(n, Some(99))).collect());
+    let (held, left) = (held(&index, &views), index.left() - views[0].left());
+    assert!(held > before && held <= left, "{held} bytes held, {left} left");
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use memchr::memmem::Finder;
 
+use super::left::{Left, show};
 use super::segment::{Mask, SEGMENT, bit, bits};
 
 /// A text keeps this many bytes; MQTT allows 65,535, and no message carries a longer one. It bounds what a segment's
@@ -45,7 +46,7 @@ impl Texts {
         self.arena.as_ref().map(|arena| arena.get(at))
     }
 
-    pub(super) fn set(&mut self, at: usize, text: Option<&str>) {
+    pub(super) fn set(&mut self, at: usize, text: Option<&str>, left: &mut Left) {
         let text = text.map(stored);
         if self.get(at) == text {
             return;
@@ -55,12 +56,20 @@ impl Texts {
             None => self.present &= !bit(at),
         }
         if self.present == 0 {
-            self.arena = None;
+            if let Some(arena) = self.arena.take() {
+                left.let_go(&arena, Arena::bytes);
+            }
             return;
         }
         let arena =
             self.arena.get_or_insert_with(|| Arc::new(Arena { starts: [0; SEGMENT], text: String::new() }));
-        Arc::make_mut(arena).replace(at, text.unwrap_or_default());
+        left.make_mut(arena, Arena::bytes).replace(at, text.unwrap_or_default());
+    }
+
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        if let Some(arena) = &self.arena {
+            show(arena, arena.bytes(), visit);
+        }
     }
 }
 
@@ -78,6 +87,10 @@ impl Texts {
 }
 
 impl Arena {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.text.capacity()
+    }
+
     fn end(&self, at: usize) -> usize {
         self.starts.get(at + 1).map_or(self.text.len(), |&next| next as usize)
     }
@@ -200,7 +213,7 @@ mod tests {
                 if number == copy_at {
                     copy = (texts.clone(), model.clone());
                 }
-                texts.set(at, text.as_deref());
+                texts.set(at, text.as_deref(), &mut Left::default());
                 model[at] = text;
             }
             for (texts, model) in [copy, (texts, model)] {
@@ -220,13 +233,13 @@ mod tests {
 
     #[test]
     fn a_text_of_extreme_length_is_cut_and_its_room_given_back() {
-        let mut texts = Texts::default();
+        let (mut texts, left) = (Texts::default(), &mut Left::default());
         let long = "ä".repeat(LONGEST / 2 + 1);
-        texts.set(3, Some(&format!("x{long}")));
-        texts.set(4, Some("y"));
+        texts.set(3, Some(&format!("x{long}")), left);
+        texts.set(4, Some("y"), left);
         assert_eq!(texts.get(3).map(str::len), Some(LONGEST - 1));
         assert_eq!(texts.get(4), Some("y"));
-        texts.set(3, None);
+        texts.set(3, None, left);
         assert_eq!(texts.get(4), Some("y"));
         assert!(texts.arena.is_some_and(|arena| arena.text.capacity() <= SLACK));
     }

@@ -20,6 +20,8 @@ pub struct View {
     rows: Arranged,
     /// Arranged that have a value to sort by; the others stand behind them in both directions.
     valued: usize,
+    /// Bytes that changes had left to views when it was taken.
+    left: u64,
 }
 
 /// Arranged in ascending order of some field. A descending view reads the same rows from the other end.
@@ -64,8 +66,8 @@ impl Arranged {
 }
 
 impl View {
-    pub(super) fn new(node: Arc<str>, order: Order, columns: Columns, rows: Arranged) -> Self {
-        let mut view = Self { node, order, columns, valued: rows.len(), rows };
+    pub(super) fn new(node: Arc<str>, order: Order, columns: Columns, rows: Arranged, left: u64) -> Self {
+        let mut view = Self { node, order, columns, valued: rows.len(), rows, left };
         if order.descending {
             view.valued = view.rows.partition_point(|slot| view.value(slot).is_some());
         }
@@ -84,6 +86,21 @@ impl View {
         match &self.rows {
             Arranged::Listed(_) => 0,
             Arranged::Picked(slots) => slots.capacity() * size_of::<u32>(),
+        }
+    }
+
+    /// What [`Index::left`](super::Index::left) was when it was taken.
+    #[must_use]
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Shows every piece of memory that the view shares or holds, but rows picked for it.
+    #[cfg(test)]
+    pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
+        self.columns.each_piece(visit);
+        if let Arranged::Listed(list) = &self.rows {
+            list.each_piece(visit);
         }
     }
 
