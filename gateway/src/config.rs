@@ -12,18 +12,20 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Args, Command};
+use rollcall_trust::{Live, TrustError};
+use rustls::ServerConfig;
 use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 
 use self::values::{BasePath, Count};
-use crate::cluster::{ClusterSettings, NodeTls, Policy};
+use crate::cluster::{ClusterSettings, Policy};
 use crate::http::limits::Limits;
 use crate::key_file::KeyFile;
 use crate::keys::{InvalidKey, Key};
 use crate::live_keys::{KeysError, LiveKeys};
-use crate::live_tls::{LiveTls, TlsError};
 
 mod layer;
+mod trust;
 pub mod values;
 
 pub use self::layer::Layer;
@@ -38,7 +40,7 @@ pub struct Config {
     /// Where to listen.
     pub listen: SocketAddr,
     /// The gateway's own certificate; plain HTTP without.
-    pub tls: Option<Arc<LiveTls>>,
+    pub tls: Option<Arc<Live<ServerConfig>>>,
     /// The nodes and how to reach them.
     pub cluster: ClusterSettings,
     /// What the API's paths begin with.
@@ -109,9 +111,9 @@ pub enum ConfigError {
         /// What is wrong.
         source: InvalidKey,
     },
-    /// The gateway's own certificate.
+    /// A certificate, key or token, the gateway's own or towards agents.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Trust(#[from] TrustError),
     /// The key file, or its keys and others do not fit together.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -143,7 +145,7 @@ impl Config {
         let cluster = cluster(&told)?;
         let listen = told.listen.unwrap_or_default().0;
         let tls = match (&told.tls_cert, &told.tls_key) {
-            (Some(cert), Some(key)) => Some(Arc::new(LiveTls::load(cert, key)?)),
+            (Some(cert), Some(key)) => Some(Arc::new(trust::https(cert, key)?)),
             (None, None) => None,
             (Some(_), None) => return Err(unfit("tls-cert without tls-key: expected both or none")),
             (None, Some(_)) => return Err(unfit("tls-key without tls-cert: expected both or none")),
@@ -227,32 +229,12 @@ fn cluster(told: &Layer) -> Result<ClusterSettings, ConfigError> {
     if let Some(twice) = nodes.iter().find(|node| !seen.insert(node.to_ascii_lowercase())) {
         return Err(unfit(format!("node {twice:?} is given twice, expected each agent once")));
     }
-    let tls = match &told.node_ca {
-        Some(ca) => Some(NodeTls {
-            ca_pem: read("node-ca", ca)?,
-            domain: told.node_domain.clone(),
-            identity_pem: match (&told.node_cert, &told.node_key) {
-                (Some(cert), Some(key)) => Some((read("node-cert", cert)?, read("node-key", key)?)),
-                (None, None) => None,
-                (Some(_), None) => return Err(unfit("node-cert without node-key: expected both or none")),
-                (None, Some(_)) => return Err(unfit("node-key without node-cert: expected both or none")),
-            },
-        }),
-        None => {
-            let others = [
-                ("node-domain", told.node_domain.is_some()),
-                ("node-cert", told.node_cert.is_some()),
-                ("node-key", told.node_key.is_some()),
-            ];
-            if let Some((key, _)) = others.into_iter().find(|(_, is_told)| *is_told) {
-                return Err(unfit(format!("{key} without node-ca: TLS to agents needs their authority")));
-            }
-            None
-        }
-    };
+    let tls = trust::node_tls(told)?;
+    let token = trust::node_token(told, &nodes, tls.is_some())?;
     let usual = ClusterSettings::over(nodes);
     Ok(ClusterSettings {
         tls,
+        token,
         probe_interval: told.probe_interval.map_or(usual.probe_interval, |text| text.0),
         connect_timeout: told.connect_timeout.map_or(usual.connect_timeout, |text| text.0),
         circuit: Policy {

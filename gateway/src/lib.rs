@@ -1,7 +1,7 @@
 //! Rollcall's gateway: EMQX 4's Clients API over a cluster of node-agents.
 //!
 //! In reading order:
-//! - [`config`], [`key_file`], [`keys`], [`live_keys`], [`live_tls`]: what the gateway is told;
+//! - [`config`], [`key_file`], [`keys`], [`live_keys`]: what the gateway is told;
 //! - [`run`]: from start to end; [`byte_stream`], `serve`: connections;
 //! - `http`: from a request to a question, and from an answer to JSON;
 //! - [`cluster`]: the question put to every node;
@@ -14,12 +14,10 @@ pub mod byte_stream;
 pub mod cluster;
 pub mod config;
 pub mod dev_certs;
-mod follow_files;
 mod http;
 pub mod key_file;
 pub mod keys;
 pub mod live_keys;
-pub mod live_tls;
 pub mod page;
 mod run;
 mod serve;

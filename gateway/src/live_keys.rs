@@ -6,7 +6,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::follow_files;
+use rollcall_trust::follow;
+
 use crate::key_file::{KeyFile, KeyFileError};
 use crate::keys::{InvalidKey, Key, KeyRing};
 
@@ -54,8 +55,11 @@ impl LiveKeys {
     /// Follows the file, without end.
     pub(crate) async fn follow(&self) {
         let Some(file) = &self.file else { return std::future::pending().await };
-        follow_files::follow([file.path()], |text| {
-            let outcome = text.and_then(|[text]| self.set(&text).map_err(|error| error.to_string()));
+        follow::follow(&[file.path().to_owned()], |texts| {
+            let text = texts.map(|texts| texts.iter().map(|file| file.text.as_str()).collect::<String>());
+            let outcome = text
+                .map_err(str::to_owned)
+                .and_then(|text| self.set(&text).map_err(|error| error.to_string()));
             match outcome {
                 // What was read at start is read once more, which is no news.
                 Ok(false) => {}
@@ -102,7 +106,7 @@ mod tests {
                 if holds(&keys.current()) {
                     return true;
                 }
-                tokio::time::sleep(follow_files::INTERVAL).await;
+                tokio::time::sleep(follow::INTERVAL).await;
             }
             false
         };

@@ -20,6 +20,8 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use rollcall_trust::Live;
+use rustls::ServerConfig;
 use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -32,7 +34,6 @@ use self::transport::Transport;
 use crate::byte_stream::BoxedStream;
 use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
-use crate::live_tls::LiveTls;
 
 mod stream;
 mod transport;
@@ -47,7 +48,7 @@ const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// as `drain_timeout`.
 pub(crate) async fn serve(
     incoming: impl Stream<Item = (BoxedStream, SocketAddr)>,
-    tls: Option<&LiveTls>,
+    tls: Option<&Live<ServerConfig>>,
     app: Router,
     limits: Limits,
     drain_timeout: Duration,

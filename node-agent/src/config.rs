@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use rustls::pki_types::ServerName;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -40,7 +41,9 @@ pub struct Config {
     pub broker: BrokerConfig,
     /// How to speak TLS to gateways; `None` speaks plain HTTP/2.
     pub tls: Option<Tls>,
-    /// Whether plain HTTP/2 is allowed on an address other than loopback.
+    /// A file of tokens, of which gateways must show one.
+    pub token_file: Option<PathBuf>,
+    /// Whether plain HTTP/2, or TLS with anybody, is allowed on an address other than loopback.
     pub insecure: bool,
     /// How long calls in flight may take to finish after the signal to stop.
     pub drain_timeout: Duration,
@@ -96,6 +99,9 @@ pub struct Tls {
     pub key: PathBuf,
     /// Authorities of gateways' certificates; with it, a gateway must show one.
     pub client_ca: Option<PathBuf>,
+    /// Names of which a gateway's certificate must carry one; empty: any will do. Needs `client_ca`.
+    #[serde(default)]
+    pub client_names: Vec<String>,
 }
 
 /// How to log, to stderr.
@@ -155,6 +161,7 @@ impl Config {
             listen: DEFAULT_LISTEN,
             broker,
             tls: None,
+            token_file: None,
             insecure: false,
             drain_timeout: Duration::from_secs(10),
             max_calls: NonZeroU32::MIN.saturating_add(255),
@@ -218,6 +225,7 @@ impl Config {
         let config = Self {
             listen,
             tls,
+            token_file: args.token_file.clone().or(file.token_file),
             insecure: args.insecure.or(file.insecure).unwrap_or(defaults.insecure),
             drain_timeout: args
                 .drain_timeout
@@ -258,6 +266,28 @@ impl Config {
                  --insecure if the network is trusted, or listen on a loopback address",
                 self.listen
             ));
+        }
+        if let Some(tls) = &self.tls {
+            if let Some(name) =
+                tls.client_names.iter().find(|name| ServerName::try_from(name.as_str()).is_err())
+            {
+                return invalid(format!(
+                    "client_names has {name:?}, expected a name or address such as gateway.example.org or 10.0.0.9"
+                ));
+            }
+            if tls.client_ca.is_none() && !tls.client_names.is_empty() {
+                return invalid(
+                    "client_names without client_ca: without it, gateways show no name".to_owned(),
+                );
+            }
+            let has_doors = tls.client_ca.is_some() || self.token_file.is_some();
+            if !self.listen.ip().is_loopback() && !has_doors && !self.insecure {
+                return invalid(format!(
+                    "listen is {}, which others can reach, and anybody may list and kick clients: give \
+                     --tls-client-ca, --token-file or both, or --insecure if the network is trusted",
+                    self.listen
+                ));
+            }
         }
         if let Err(error) = tracing_subscriber::EnvFilter::try_new(&self.log.filter) {
             let filter = &self.log.filter;
@@ -340,14 +370,16 @@ fn embedded(_: &Args, _: &FileConfig, _: &str) -> Result<BrokerConfig, ConfigErr
 }
 
 fn merge_tls(args: &Args, file: Option<Tls>) -> Result<Option<Tls>, ConfigError> {
-    let (cert, key, client_ca) = match file {
-        Some(Tls { cert, key, client_ca }) => (Some(cert), Some(key), client_ca),
-        None => (None, None, None),
+    let (cert, key, client_ca, client_names) = match file {
+        Some(Tls { cert, key, client_ca, client_names }) => (Some(cert), Some(key), client_ca, client_names),
+        None => (None, None, None, Vec::new()),
     };
     let client_ca = args.tls_client_ca.clone().or(client_ca);
+    let client_names =
+        if args.tls_client_name.is_empty() { client_names } else { args.tls_client_name.clone() };
     match (args.tls_cert.clone().or(cert), args.tls_key.clone().or(key)) {
-        (Some(cert), Some(key)) => Ok(Some(Tls { cert, key, client_ca })),
-        (None, None) if client_ca.is_none() => Ok(None),
+        (Some(cert), Some(key)) => Ok(Some(Tls { cert, key, client_ca, client_names })),
+        (None, None) if client_ca.is_none() && client_names.is_empty() => Ok(None),
         (cert, _) => {
             let missing = if cert.is_some() { "--tls-key" } else { "--tls-cert" };
             Err(ConfigError::Invalid(format!("TLS is set up in part: {missing} is missing")))

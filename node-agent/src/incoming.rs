@@ -32,6 +32,12 @@ impl Connection {
     pub fn new(stream: Box<dyn ByteStream>, remote: SocketAddr) -> Self {
         Self { stream, remote }
     }
+
+    /// The address of who opened it.
+    #[must_use]
+    pub fn remote(&self) -> SocketAddr {
+        self.remote
+    }
 }
 
 impl Connected for Connection {

@@ -7,17 +7,20 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt as _};
 use rollcall_proto::FILE_DESCRIPTOR_SET;
+use rollcall_trust::token::Tokens;
+use rollcall_trust::{Live, TrustError};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{interval, sleep, timeout};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tracing::{debug, info, warn};
@@ -27,9 +30,11 @@ use crate::broker::embedded::{EmbeddedBroker, StartError};
 use crate::broker::file::{FileBroker, FileError};
 use crate::broker::synthetic::SyntheticBroker;
 use crate::broker::{Broker, BrokerError};
-use crate::config::{BrokerConfig, Config, Tls};
+use crate::config::{BrokerConfig, Config};
 use crate::incoming::{self, Connection};
 use crate::service::{Agent, NodeService, RawLists};
+use crate::tls;
+use crate::token::TokenCheck;
 
 /// How long a start waits for the broker's clients before it serves without them.
 const FIRST_RESYNC: Duration = Duration::from_secs(30);
@@ -61,24 +66,9 @@ pub enum RunError {
         /// What the system says.
         reason: String,
     },
-    /// A PEM file cannot be read.
-    #[error("cannot read {}: {reason}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        reason: String,
-    },
-    /// Certificate, key or authorities are none.
-    #[error("TLS with certificate {} and key {}: {reason}", cert.display(), key.display())]
-    Tls {
-        /// Path of the certificate chain.
-        cert: PathBuf,
-        /// Path of the key.
-        key: PathBuf,
-        /// What is wrong with them.
-        reason: String,
-    },
+    /// Certificate, key, authorities or tokens cannot be used.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     /// The server failed.
     #[error("the server failed: {0}")]
     Serve(String),
@@ -151,10 +141,8 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
 /// # Errors
 /// A file that cannot be read or used.
 pub fn check_files(config: &Config) -> Result<(), RunError> {
-    if let Some(tls) = &config.tls {
-        let server = server_tls(tls)?;
-        Server::builder().tls_config(server).map_err(|error| tls_error(tls, &error))?;
-    }
+    config.tls.as_ref().map(tls::load).transpose()?;
+    config.token_file.as_ref().map(load_tokens).transpose()?;
     match &config.broker {
         #[cfg(feature = "embedded")]
         BrokerConfig::Embedded(settings) => EmbeddedBroker::check_files(settings)?,
@@ -213,7 +201,8 @@ pub async fn run_on(
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    let tls = config.tls.as_ref().map(server_tls).transpose()?;
+    let tls = config.tls.as_ref().map(tls::load).transpose()?.map(Arc::new);
+    let tokens = config.token_file.as_ref().map(load_tokens).transpose()?.map(Arc::new);
     let agent = Arc::new(Agent::new(&config.node_name, broker, config.max_calls.get()));
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
@@ -223,12 +212,15 @@ pub async fn run_on(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| RunError::Serve(format!("reflection: {error}")))?;
+    // Health and reflection tell nobody anything of a client, so they ask for no token.
+    let node_service = InterceptedService::new(node_service, TokenCheck::new(tokens.clone()));
     let mut server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
-    if let (Some(tls), Some(paths)) = (tls, &config.tls) {
-        server = server.tls_config(tls).map_err(|error| tls_error(paths, &error))?;
-    }
+    let incoming = match &tls {
+        Some(files) => tls::secured(incoming, Arc::clone(files)).left_stream(),
+        None => incoming.right_stream(),
+    };
     let (close, closing) = oneshot::channel::<()>();
     let serve = server
         .add_service(node_service)
@@ -260,13 +252,16 @@ pub async fn run_on(
     let mut is_announced = false;
     let mut tick = interval(TICK);
     let follow = agent.follower.follow(agent.broker.as_ref());
-    tokio::pin!(serve, follow, announce, shutdown);
+    let (keep_tls, keep_tokens) = (keep(tls.as_deref()), keep(tokens.as_deref()));
+    tokio::pin!(serve, follow, announce, shutdown, keep_tls, keep_tokens);
     let lost = loop {
         tokio::select! {
             served = &mut serve => return Err(RunError::Serve(describe_end(served))),
             error = &mut follow => break Some(error),
             () = &mut shutdown => break None,
             () = &mut announce, if !is_announced => is_announced = true,
+            () = &mut keep_tls => {}
+            () = &mut keep_tokens => {}
             _ = tick.tick() => agent.queries.expire(Instant::now()),
         }
     };
@@ -312,25 +307,16 @@ fn describe_end(served: Result<(), tonic::transport::Error>) -> String {
     }
 }
 
-fn server_tls(tls: &Tls) -> Result<ServerTlsConfig, RunError> {
-    #[cfg(feature = "embedded")]
-    // The embedded broker brings a second cryptography provider, so that one has to be chosen. An error means that
-    // one has been chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let read = |path: &Path| {
-        std::fs::read(path)
-            .map_err(|error| RunError::Pem { path: path.to_owned(), reason: error.to_string() })
-    };
-    let identity = Identity::from_pem(read(&tls.cert)?, read(&tls.key)?);
-    let server = ServerTlsConfig::new().identity(identity);
-    match &tls.client_ca {
-        None => Ok(server),
-        Some(path) => Ok(server.client_ca_root(Certificate::from_pem(read(path)?))),
-    }
+fn load_tokens(path: &PathBuf) -> Result<Live<Tokens>, TrustError> {
+    Tokens::load("the tokens of gateways", path.clone())
 }
 
-fn tls_error(tls: &Tls, error: &dyn std::error::Error) -> RunError {
-    RunError::Tls { cert: tls.cert.clone(), key: tls.key.clone(), reason: error_chain(error) }
+/// Follows a value's files, if there are any, without end.
+async fn keep<T>(live: Option<&Live<T>>) {
+    match live {
+        Some(live) => live.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn error_chain(error: &dyn std::error::Error) -> String {

@@ -87,13 +87,19 @@ impl From<Status> for CallError {
             Code::Unknown | Code::Internal if broken_here => Reason::Unreachable,
             _ => Reason::Protocol,
         });
+        let detail = match status.code() {
+            Code::Unauthenticated => {
+                format!("the agent refuses the token of node-token-file: {}", shorten(status.message()))
+            }
+            code => format!("{code:?}: {}", shorten(status.message())),
+        };
         let failed_precondition = status.code() == Code::FailedPrecondition;
         Self {
             told: told.is_some(),
             well: failed_precondition,
             failed_precondition,
             retryable: reason == Reason::Unreachable && told.is_none(),
-            ..Self::new(reason, format!("{:?}: {}", status.code(), shorten(status.message())))
+            ..Self::new(reason, detail)
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tonic::transport::{Channel, Endpoint};
 use tower::ServiceExt;
 
+use super::last_failure::LastFailure;
 use crate::byte_stream::BoxedStream;
 
 /// Opens connections.
@@ -64,13 +65,16 @@ pub(super) fn channel(
     address: &str,
     dial: &Arc<dyn Dial>,
     connect_timeout: Duration,
+    failure: &LastFailure,
 ) -> Channel {
-    let (address, dial) = (address.to_owned(), Arc::clone(dial));
+    let (address, dial, failure) = (address.to_owned(), Arc::clone(dial), failure.clone());
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-        let dialing = dial.dial(&address);
+        let (dialing, failure) = (dial.dial(&address), failure.clone());
         async move {
             let connected = timeout(connect_timeout, dialing).await;
-            connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map(TokioIo::new)
+            let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            let stream = connected.inspect_err(|error| failure.note(error))?;
+            Ok::<_, io::Error>(TokioIo::new(failure.watch(stream)))
         }
     }))
 }
@@ -96,7 +100,7 @@ mod tests {
 
     async fn ask(address: &str, dial: Arc<dyn Dial>) -> CallError {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-        let channel = channel(&endpoint, address, &dial, Duration::from_secs(3));
+        let channel = channel(&endpoint, address, &dial, Duration::from_secs(3), &LastFailure::default());
         NodeClient::new(channel).describe(DescribeRequest {}).await.unwrap_err().into()
     }
 

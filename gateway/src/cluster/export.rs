@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use rollcall_proto::{Order, v1};
 use tokio::time::Instant;
-use tonic::transport::Channel;
 use tonic::{Request, Streaming};
 
+use super::bearer::Link;
 use super::call::{self, CallError};
 use super::fanout;
 use super::node::Node;
@@ -63,7 +63,7 @@ struct Source {
     name: String,
     chunks: Streaming<v1::ListResponse>,
     /// Holds the stream's connection.
-    _client: v1::node_client::NodeClient<Channel>,
+    _client: v1::node_client::NodeClient<Link>,
 }
 
 pub(super) async fn export(

@@ -4,6 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rollcall_proto::{Order, Reason, v1};
+use rollcall_trust::Live;
+use rollcall_trust::token::Tokens;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -11,11 +15,13 @@ use tokio::time::Instant;
 use self::call::RetryBudget;
 use self::node::Node;
 use self::roster::Roster;
+use self::tls::TlsDial;
 use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
 use crate::page::rows::PageRows;
 
+mod bearer;
 mod call;
 mod connect;
 mod counts;
@@ -24,10 +30,12 @@ mod fanout;
 mod get;
 mod health;
 mod kick;
+mod last_failure;
 mod list;
 mod node;
 mod raw;
 mod roster;
+mod tls;
 
 pub use self::connect::{Dial, TcpDial};
 pub use self::export::{Export, ExportQuery};
@@ -270,8 +278,8 @@ pub struct Cluster {
 struct Inner {
     nodes: Vec<Arc<Node>>,
     retry_budget: RetryBudget,
-    /// Ends the probes when dropped.
-    _probes: AbortOnDrop,
+    /// Ends the probes, and the following of files, when dropped.
+    _background: AbortOnDrop,
 }
 
 #[derive(Debug)]
@@ -302,6 +310,10 @@ impl Cluster {
     /// # Errors
     /// As [`Cluster::start`].
     pub fn start_with(settings: &ClusterSettings, dial: Arc<dyn Dial>) -> Result<Self, InvalidNode> {
+        let dial = match &settings.tls {
+            Some(tls) => Arc::new(TlsDial::over(dial, tls.clone())),
+            None => dial,
+        };
         let roster = Arc::new(Roster::new(&settings.nodes, SystemTime::now()));
         let node = |(index, address): (usize, &String)| {
             Node::new(address, settings, Arc::clone(&dial), (Arc::clone(&roster), index)).map(Arc::new)
@@ -310,8 +322,13 @@ impl Cluster {
         let interval = settings.probe_interval;
         let probes =
             nodes.iter().cloned().map(|node| tokio::spawn(async move { node.follow(interval).await }));
-        let probes = AbortOnDrop(probes.collect());
-        let inner = Inner { nodes, retry_budget: RetryBudget::default(), _probes: probes };
+        let mut background: Vec<_> = probes.collect();
+        background
+            .extend(settings.tls.clone().map(|tls| tokio::spawn(async move { tls.files.follow().await })));
+        background
+            .extend(settings.token.clone().map(|token| tokio::spawn(async move { token.follow().await })));
+        let background = AbortOnDrop(background);
+        let inner = Inner { nodes, retry_budget: RetryBudget::default(), _background: background };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -443,6 +460,8 @@ pub struct ClusterSettings {
     pub nodes: Vec<String>,
     /// How to speak TLS to the agents; `None` speaks plain HTTP/2.
     pub tls: Option<NodeTls>,
+    /// The token to show to agents; followed for as long as the cluster is.
+    pub token: Option<Arc<Live<Tokens>>>,
     /// How often each node is probed.
     pub probe_interval: Duration,
     /// How long a connection may take to come up.
@@ -460,6 +479,7 @@ impl ClusterSettings {
         Self {
             nodes,
             tls: None,
+            token: None,
             probe_interval: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             circuit: Policy { probe_timeout: Duration::from_secs(2), circuit_failures: 3 },
@@ -468,20 +488,12 @@ impl ClusterSettings {
     }
 }
 
-/// TLS towards the agents. PEM texts, not paths.
-#[derive(Clone)]
+/// TLS towards the agents.
+#[derive(Clone, Debug)]
 pub struct NodeTls {
-    /// Certificates of the authorities that sign agents' certificates.
-    pub ca_pem: String,
+    /// The authorities of agents' certificates, and what the gateway shows to agents that ask for a certificate. They are
+    /// followed for as long as the cluster is.
+    pub files: Arc<Live<ClientConfig>>,
     /// The name agents' certificates must carry, where it is not the host of the address.
-    pub domain: Option<String>,
-    /// The gateway's own certificate chain and key, if agents ask for one.
-    pub identity_pem: Option<(String, String)>,
-}
-
-impl std::fmt::Debug for NodeTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The key must not reach a log.
-        f.debug_struct("NodeTls").field("domain", &self.domain).finish_non_exhaustive()
-    }
+    pub domain: Option<ServerName<'static>>,
 }

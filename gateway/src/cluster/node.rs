@@ -8,11 +8,13 @@ use rollcall_proto::{MAX_MESSAGE_BYTES, Reason, v1};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::Endpoint;
 
+use super::bearer::{Bearer, Link};
 use super::call::{self, CallError};
 use super::connect::{self, Dial};
 use super::health::{Caller, Health, LastError, News, Renamed};
+use super::last_failure::LastFailure;
 use super::roster::{Roster, Standing};
 use super::{ClusterSettings, NodeState, NodeView, Scope};
 use crate::page::completeness::FailedNode;
@@ -24,14 +26,6 @@ pub enum InvalidNode {
     /// The address is not host:port.
     #[error("node {address:?} is not an address, expected host:port: {source}")]
     Address {
-        /// As configured.
-        address: String,
-        /// What tonic says.
-        source: tonic::transport::Error,
-    },
-    /// The TLS material cannot be used.
-    #[error("TLS to node {address:?} cannot be set up: {source}")]
-    Tls {
         /// As configured.
         address: String,
         /// What tonic says.
@@ -57,10 +51,12 @@ const SOON: Duration = Duration::from_millis(100);
 pub(super) struct Node {
     /// host:port of the agent.
     pub address: String,
-    channel: Channel,
+    channel: Link,
     endpoint: Endpoint,
     dial: Arc<dyn Dial>,
     connect_timeout: Duration,
+    bearer: Bearer,
+    failure: LastFailure,
     health: Mutex<Health>,
     /// Who has the name, and this node's number there.
     roster: Arc<Roster>,
@@ -75,7 +71,7 @@ pub(super) struct Node {
     probes: watch::Sender<u64>,
 }
 
-fn stub(channel: Channel) -> NodeClient<Channel> {
+fn stub(channel: Link) -> NodeClient<Link> {
     NodeClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES)
@@ -90,31 +86,29 @@ impl Node {
         dial: Arc<dyn Dial>,
         (roster, index): (Arc<Roster>, usize),
     ) -> Result<Self, InvalidNode> {
-        let scheme = if settings.tls.is_some() { "https" } else { "http" };
-        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
-            .map_err(|source| InvalidNode::Address { address: address.to_owned(), source })?
+        let invalid = |source| InvalidNode::Address { address: address.to_owned(), source };
+        let mut endpoint = Endpoint::from_shared(format!("http://{address}"))
+            .map_err(invalid)?
             // Without pings a channel into a healed partition stays dead until TCP gives up, minutes later.
             .http2_keep_alive_interval(Duration::from_secs(5))
             .keep_alive_timeout(Duration::from_secs(3))
             .keep_alive_while_idle(true);
-        if let Some(tls) = &settings.tls {
-            let mut config = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&tls.ca_pem));
-            if let Some(domain) = &tls.domain {
-                config = config.domain_name(domain);
-            }
-            if let Some((certificate, key)) = &tls.identity_pem {
-                config = config.identity(Identity::from_pem(certificate, key));
-            }
-            endpoint = endpoint
-                .tls_config(config)
-                .map_err(|source| InvalidNode::Tls { address: address.to_owned(), source })?;
+        if settings.tls.is_some() {
+            // What the calls say of themselves; tonic's own TLS, which it would ask for by the address, is not used.
+            let origin = Endpoint::from_shared(format!("https://{address}")).map_err(invalid)?.uri().clone();
+            endpoint = endpoint.origin(origin);
         }
+        let failure = LastFailure::default();
+        let bearer = Bearer(settings.token.clone());
+        let channel = connect::channel(&endpoint, address, &dial, settings.connect_timeout, &failure);
         Ok(Self {
             address: address.to_owned(),
-            channel: connect::channel(&endpoint, address, &dial, settings.connect_timeout),
+            channel: Link::new(channel, bearer.clone()),
             endpoint,
             dial,
             connect_timeout: settings.connect_timeout,
+            bearer,
+            failure,
             health: Mutex::new(Health::new(settings.circuit, SystemTime::now())),
             wake: roster.wake(index),
             roster,
@@ -127,22 +121,24 @@ impl Node {
     }
 
     /// The node's stub; clones share the channel.
-    pub(super) fn client(&self) -> NodeClient<Channel> {
+    pub(super) fn client(&self) -> NodeClient<Link> {
         stub(self.channel())
     }
 
     /// The node's one channel; clones share it.
-    pub(super) fn channel(&self) -> Channel {
+    pub(super) fn channel(&self) -> Link {
         self.channel.clone()
     }
 
     /// A stub with a connection of its own, for a call that is read slowly: what it leaves unread would take up the
     /// window that all calls of the shared connection have together.
-    pub(super) fn export_client(&self) -> NodeClient<Channel> {
+    pub(super) fn export_client(&self) -> NodeClient<Link> {
         let endpoint = self.endpoint.clone();
         let endpoint =
             endpoint.initial_stream_window_size(EXPORT_WINDOW).initial_connection_window_size(EXPORT_WINDOW);
-        stub(connect::channel(&endpoint, &self.address, &self.dial, self.connect_timeout))
+        let channel =
+            connect::channel(&endpoint, &self.address, &self.dial, self.connect_timeout, &self.failure);
+        stub(Link::new(channel, self.bearer.clone()))
     }
 
     fn health(&self) -> MutexGuard<'_, Health> {
@@ -307,13 +303,26 @@ impl Node {
             Ok(_) => self.learn(Health::answered),
             Err(error) => {
                 tracing::debug!(address = %self.address, %error, "call failed");
-                self.learn(|health, now| health.failed(error, took, Caller::Request, now));
+                let error = self.explained(error);
+                self.learn(|health, now| health.failed(&error, took, Caller::Request, now));
                 if error.reason == Reason::Timeout {
                     // Whether that is the node's fault a probe will tell.
                     self.wake.notify_one();
                 }
             }
         }
+    }
+
+    /// With what the connection said, where the call's status says only that it failed.
+    fn explained(&self, error: &CallError) -> CallError {
+        let mut error = error.clone();
+        if error.reason == Reason::Unreachable
+            && !error.told
+            && let Some(why) = self.failure.get()
+        {
+            error.detail = format!("{}: {why}", error.detail);
+        }
+        error
     }
 
     /// Probes the node now and at every interval; sooner where that is asked for.
@@ -347,6 +356,7 @@ impl Node {
             Ok(()) => self.learn(Health::probed),
             Err(Failed::Incompatible(error)) => self.learn(|health, now| health.incompatible(&error, now)),
             Err(Failed::Call(error)) => {
+                let error = self.explained(&error);
                 self.learn(|health, now| health.failed(&error, begun.elapsed(), Caller::Probe, now));
             }
         }

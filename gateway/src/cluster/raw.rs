@@ -9,12 +9,13 @@ use prost::Message as _;
 use rollcall_proto::{MAX_MESSAGE_BYTES, v1};
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::transport::Channel;
 use tonic::{Request, Status, Streaming};
+
+use super::bearer::Link;
 
 /// Asks for a list; each item of the stream is one `ListResponse`.
 pub(super) async fn list(
-    channel: Channel,
+    channel: Link,
     request: Request<v1::ListRequest>,
 ) -> Result<Streaming<Bytes>, Status> {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);

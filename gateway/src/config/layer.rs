@@ -29,7 +29,7 @@ pub struct Layer {
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
-    /// Allow plain HTTP on an address that is not loopback
+    /// Allow plain HTTP, and a token without TLS, on addresses that are not loopback
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub insecure: Option<bool>,
 
@@ -37,7 +37,7 @@ pub struct Layer {
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', value_parser = parser::<NodeAddress>())]
     pub node: Option<Vec<NodeAddress>>,
 
-    /// Speak TLS to agents; the certificates of their authorities (PEM)
+    /// Speak TLS to agents; the certificates of their authorities (PEM), followed as the next two
     #[arg(long, value_name = "FILE")]
     pub node_ca: Option<PathBuf>,
 
@@ -52,6 +52,10 @@ pub struct Layer {
     /// The private key of that certificate (PEM)
     #[arg(long, value_name = "FILE")]
     pub node_key: Option<PathBuf>,
+
+    /// The token to show to agents that ask for one: the first line of this file, followed
+    #[arg(long, value_name = "FILE")]
+    pub node_token_file: Option<PathBuf>,
 
     /// How often to ask each agent how it fares [default: 2s]
     #[arg(long, value_name = "TIME", value_parser = parser::<Span>())]
@@ -174,6 +178,7 @@ impl Layer {
             node_domain: self.node_domain.or(under.node_domain),
             node_cert: self.node_cert.or(under.node_cert),
             node_key: self.node_key.or(under.node_key),
+            node_token_file: self.node_token_file.or(under.node_token_file),
             probe_interval: self.probe_interval.or(under.probe_interval),
             probe_timeout: self.probe_timeout.or(under.probe_timeout),
             circuit_failures: self.circuit_failures.or(under.circuit_failures),

@@ -88,7 +88,7 @@ pub struct Args {
     /// Clients that reconnect a second, for benchmarks [default: 0]
     #[arg(long, value_name = "N", env = "ROLLCALL_AGENT_CHURN", value_parser = small_number, help_heading = "Broker synthetic")]
     pub churn: Option<u32>,
-    /// Allow plain HTTP/2 on an address other than loopback
+    /// Allow plain HTTP/2, or TLS with anybody, on an address other than loopback
     #[arg(
         long,
         value_name = "BOOL",
@@ -108,6 +108,19 @@ pub struct Args {
     /// PEM file with the authorities of gateways' certificates; with it, gateways must show one
     #[arg(long, value_name = "PATH", env = "ROLLCALL_AGENT_TLS_CLIENT_CA", help_heading = "Security")]
     pub tls_client_ca: Option<PathBuf>,
+    /// A name in gateways' certificates, to let in those that carry it and no others; may be repeated [default: any name]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ROLLCALL_AGENT_TLS_CLIENT_NAME",
+        value_delimiter = ',',
+        action = ArgAction::Append,
+        help_heading = "Security"
+    )]
+    pub tls_client_name: Vec<String>,
+    /// File with tokens, one a line; with it, gateways must show one of them
+    #[arg(long, value_name = "PATH", env = "ROLLCALL_AGENT_TOKEN_FILE", help_heading = "Security")]
+    pub token_file: Option<PathBuf>,
     /// How long calls in flight may take to finish after SIGTERM, such as 10s or 2m [default: 10s]
     #[arg(
         long,

@@ -20,6 +20,7 @@ pub(super) struct FileConfig {
     pub(super) listen: Option<SocketAddr>,
     pub(super) broker: Option<BrokerKind>,
     pub(super) insecure: Option<bool>,
+    pub(super) token_file: Option<PathBuf>,
     pub(super) drain_timeout_secs: Option<u64>,
     pub(super) max_calls: Option<NonZeroU32>,
     pub(super) tls: Option<Tls>,

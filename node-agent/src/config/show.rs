@@ -15,10 +15,14 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.broker.kind();
         // Taken apart by name, so that no setting is forgotten here.
-        let Self { node_name, listen, broker, tls, insecure, drain_timeout, max_calls, log } = self;
+        let Self { node_name, listen, broker, tls, token_file, insecure, drain_timeout, max_calls, log } =
+            self;
         writeln!(f, "node_name = {}", text(node_name))?;
         writeln!(f, "listen = \"{listen}\"")?;
         writeln!(f, "insecure = {insecure}")?;
+        if let Some(token_file) = token_file {
+            writeln!(f, "token_file = {}", path(token_file))?;
+        }
         if let Some(kind) = kind {
             writeln!(f, "broker = \"{kind}\"")?;
         }
@@ -29,6 +33,9 @@ impl fmt::Display for Config {
             writeln!(f, "\n[tls]\ncert = {}\nkey = {}", path(&tls.cert), path(&tls.key))?;
             if let Some(client_ca) = &tls.client_ca {
                 writeln!(f, "client_ca = {}", path(client_ca))?;
+            }
+            if !tls.client_names.is_empty() {
+                writeln!(f, "client_names = {}", toml::Value::from(tls.client_names.clone()))?;
             }
         }
         match broker {

@@ -114,7 +114,23 @@ fn values_that_do_not_go_together_are_refused() {
         refused(&with(&["--listen", "0.0.0.0:1"])).starts_with("listen is 0.0.0.0:1, which others can reach")
     );
     assert!(load(&with(&["--listen", "0.0.0.0:1", "--insecure"]), "").is_ok());
-    assert!(load(&with(&["--listen", "[::]:1", "--tls-cert", "c", "--tls-key", "k"]), "").is_ok());
+    let tls = with(&["--listen", "[::]:1", "--tls-cert", "c", "--tls-key", "k"]);
+    let anybody = load(&tls, "").unwrap_err();
+    assert!(anybody.starts_with("listen is [::]:1, which others can reach, and anybody may"), "{anybody}");
+    for doors in [&["--tls-client-ca", "a"][..], &["--token-file", "t"], &["--insecure"]] {
+        assert!(load(&[&tls, doors].concat(), "").is_ok(), "{doors:?}");
+    }
+    assert_eq!(
+        refused(&with(&["--tls-cert", "c", "--tls-key", "k", "--tls-client-name", "a"])),
+        "client_names without client_ca: without it, gateways show no name"
+    );
+    let names = ["--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a", "--tls-client-name", "a,b:1"];
+    assert!(refused(&with(&names)).starts_with("client_names has \"b:1\", expected a name"));
+    let plain = with(&["--listen", "0.0.0.0:1", "--token-file", "t"]);
+    assert!(
+        load(&plain, "").unwrap_err().contains("TLS is not set up"),
+        "a token would be shown to the network"
+    );
     assert_eq!(refused(&with(&["--tls-cert", "c"])), "TLS is set up in part: --tls-key is missing");
     assert_eq!(refused(&with(&["--tls-client-ca", "c"])), "TLS is set up in part: --tls-cert is missing");
     assert_eq!(
@@ -209,7 +225,7 @@ fn without_a_name_the_node_is_called_by_its_address() {
 fn the_settings_shown_can_be_used_as_a_file() {
     let mut cases = vec![
         (
-            "[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = 'a\"b\\c'",
+            "token_file = \"t\"\n[tls]\ncert = \"c\"\nkey = \"k\"\nclient_ca = 'a\"b\\c'\nclient_names = [\"g\"]",
             vec!["--broker", "synthetic", "--seed", "3", "--churn", "4"],
         ),
         (
