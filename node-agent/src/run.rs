@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -142,7 +142,7 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
 /// A file that cannot be read or used.
 pub fn check_files(config: &Config) -> Result<(), RunError> {
     config.tls.as_ref().map(tls::load).transpose()?;
-    config.token_file.as_ref().map(load_tokens).transpose()?;
+    config.token_file.as_deref().map(load_tokens).transpose()?;
     match &config.broker {
         #[cfg(feature = "embedded")]
         BrokerConfig::Embedded(settings) => EmbeddedBroker::check_files(settings)?,
@@ -202,7 +202,7 @@ pub async fn run_on(
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
     let tls = config.tls.as_ref().map(tls::load).transpose()?.map(Arc::new);
-    let tokens = config.token_file.as_ref().map(load_tokens).transpose()?.map(Arc::new);
+    let tokens = config.token_file.as_deref().map(load_tokens).transpose()?.map(Arc::new);
     let agent = Arc::new(Agent::new(&config.node_name, broker, config.max_calls.get()));
     let (health, health_service) = tonic_health::server::health_reporter();
     set_health(&health, ServingStatus::NotServing).await;
@@ -307,8 +307,8 @@ fn describe_end(served: Result<(), tonic::transport::Error>) -> String {
     }
 }
 
-fn load_tokens(path: &PathBuf) -> Result<Live<Tokens>, TrustError> {
-    Tokens::load("the tokens of gateways", path.clone())
+fn load_tokens(path: &Path) -> Result<Live<Tokens>, TrustError> {
+    Tokens::load("the tokens of gateways", path.to_owned())
 }
 
 /// Follows a value's files, if there are any, without end.

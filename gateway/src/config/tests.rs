@@ -158,6 +158,14 @@ fn values_that_do_not_fit_are_refused() {
         Layer { listen: Some("[::]:80".parse().unwrap()), insecure: Some(false), ..minimal() },
         Layer { node_domain: Some("x".into()), ..minimal() },
         Layer { node_ca: file("/nowhere/ca.pem"), ..minimal() },
+        Layer { node_ca: file("/dev/null"), ..minimal() },
+        Layer { node_ca: file("/dev/null"), node_domain: Some("a b".into()), ..minimal() },
+        Layer { node_token_file: file("/dev/null"), ..minimal() },
+        Layer {
+            node: Some(vec!["10.0.0.7:1".parse().unwrap()]),
+            node_token_file: file("/dev/null"),
+            ..minimal()
+        },
         Layer { node_ca: file("/dev/null"), node_cert: file("/dev/null"), ..minimal() },
         Layer { node_ca: file("/dev/null"), node_key: file("/dev/null"), ..minimal() },
         Layer { max_requests: Some(Count(0)), ..minimal() },
