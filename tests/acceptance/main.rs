@@ -15,6 +15,7 @@ mod lists;
 mod model;
 mod mosquitto;
 mod names;
+mod nodes;
 mod real;
 mod sessions;
 mod tls;

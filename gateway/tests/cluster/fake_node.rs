@@ -25,6 +25,10 @@ pub(crate) enum Behaviour {
     HangInQueries,
     /// Answers Describe and Get, hangs in lists.
     HangInLists,
+    /// Sends a list, a count or an export, and then chunks with nothing in them, one in a while and for ever.
+    Drips,
+    /// Refuses for a reason that there is not.
+    OddReason,
     /// Sends the first chunk of a list or an export and then nothing.
     HangMidway,
     /// Sends the first chunk of an export and then an error.
@@ -162,6 +166,7 @@ impl FakeNode {
         match self.behaviour() {
             Behaviour::Hang | Behaviour::HangInQueries => std::future::pending().await,
             Behaviour::Draining => refusal(Status::unavailable("going away"), "draining"),
+            Behaviour::OddReason => refusal(Status::unavailable("moon"), "full-moon"),
             Behaviour::Overloaded => refusal(Status::resource_exhausted("busy"), "overloaded"),
             _ => Ok(()),
         }
@@ -273,8 +278,7 @@ impl Node for Service {
         chunks[0].identity = node.identity();
         chunks[0].count = count;
         chunks[0].first = first;
-        let hang = node.behaviour == Behaviour::HangMidway;
-        let stream = async_stream(chunks, hang);
+        let stream = async_stream(chunks, node.behaviour);
         Ok(Response::new(stream))
     }
 
@@ -309,7 +313,7 @@ impl Node for Service {
         }
         chunks[0].identity = node.identity();
         chunks[0].count = rows.len() as u64;
-        Ok(Response::new(async_stream(chunks, node.behaviour == Behaviour::HangMidway)))
+        Ok(Response::new(async_stream(chunks, node.behaviour)))
     }
 
     type ExportStream = Self::ListStream;
@@ -352,6 +356,7 @@ impl Node for Service {
         });
         let stream: Self::ExportStream = match behaviour {
             Behaviour::HangMidway => Box::pin(all.take(1).chain(futures::stream::pending())),
+            Behaviour::Drips => Box::pin(all.chain(drip())),
             Behaviour::BreakMidway => {
                 let broken = futures::stream::iter([Err(Status::unavailable("gone"))]);
                 Box::pin(all.take(1).chain(broken))
@@ -427,15 +432,26 @@ impl Drop for Open {
     }
 }
 
-fn async_stream<T: Send + 'static>(
+fn async_stream<T: Default + Send + 'static>(
     chunks: Vec<T>,
-    hang: bool,
+    behaviour: Behaviour,
 ) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
     use futures::StreamExt as _;
-    let all = chunks.len();
-    let sent = if hang { 1.min(all) } else { all };
-    let stream = futures::stream::iter(chunks.into_iter().take(sent).map(Ok));
-    if hang { Box::pin(stream.chain(futures::stream::pending())) } else { Box::pin(stream) }
+    let stream = futures::stream::iter(chunks.into_iter().map(Ok));
+    match behaviour {
+        Behaviour::HangMidway => Box::pin(stream.take(1).chain(futures::stream::pending())),
+        Behaviour::Drips => Box::pin(stream.chain(drip())),
+        _ => Box::pin(stream),
+    }
+}
+
+/// Chunks with nothing in them.
+fn drip<T: Default + Send + 'static>() -> impl Stream<Item = Result<T, Status>> + Send {
+    use futures::StreamExt as _;
+    futures::stream::repeat(()).then(async |()| {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        Ok(T::default())
+    })
 }
 
 /// How long a test of honest nodes waits: these sort all their rows for every call, on a machine that may be busy.

@@ -271,6 +271,8 @@ async fn a_node_that_fails_is_named_and_the_others_rows_stand() {
         (Behaviour::Hang, Reason::Timeout),
         (Behaviour::HangInQueries, Reason::Timeout),
         (Behaviour::HangMidway, Reason::Timeout),
+        (Behaviour::Drips, Reason::Timeout),
+        (Behaviour::OddReason, Reason::Unreachable),
         (Behaviour::Draining, Reason::Draining),
         (Behaviour::Overloaded, Reason::Overloaded),
         (Behaviour::Unsorted, Reason::Protocol),

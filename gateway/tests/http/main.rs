@@ -19,6 +19,7 @@ mod export;
 #[path = "../cluster/fake_node.rs"]
 #[allow(dead_code, reason = "it is told to do more in the tests of the cluster")]
 mod fake_node;
+mod limits;
 
 /// A client as far as these tests look at it.
 fn client(clientid: &str, username: Option<&str>) -> v1::Client {
