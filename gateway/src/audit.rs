@@ -4,7 +4,8 @@
 //! [`TARGET`]. A kick has two lines: `asked` before anything is done, and one with its outcome. A kick whose first line
 //! cannot be written is not carried out, so that a full disk or a lost mount hides nothing; if the second cannot be
 //! written the log says so. A kick that was refused has one line. A request that is dropped midway is on record as
-//! `unknown`. No line holds a secret.
+//! `unknown`. A bulk kick has two lines of its own, the first with its body, and between them two for each client, like
+//! any kick, under the request's id. No line holds a secret.
 //!
 //! The file may be moved away while the gateway runs: the next line begins a new one. Lines are handed to the
 //! system, not forced to the disk: what the kernel loses with the power is lost.
@@ -17,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
+
+use crate::http::Json;
 
 /// The target of log lines that hold records.
 pub const TARGET: &str = "rollcall_gateway::audit";
@@ -31,12 +34,35 @@ pub(crate) enum Outcome {
     Kicked,
     /// Every node said that it has no such client.
     NotFound,
+    /// The session that a bulk kick found was gone before it was kicked.
+    Gone,
+    /// The client had another session by then.
+    Moved,
     /// It was not allowed, or could not be understood.
     Refused,
     /// Nothing was ended.
     Failed,
     /// It may have been carried out.
     Unknown,
+    /// A bulk kick has come to its end, however its kicks ended.
+    Done,
+    /// A bulk kick ended before every client was kicked.
+    Stopped,
+    /// A bulk kick was a dry run.
+    DryRun,
+}
+
+/// How the kicks of a bulk kick ended, by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Totals {
+    pub(crate) kicked: u64,
+    pub(crate) gone: u64,
+    pub(crate) moved: u64,
+    pub(crate) not_found: u64,
+    pub(crate) failed: u64,
+    pub(crate) unknown: u64,
+    /// Not begun.
+    pub(crate) left: u64,
 }
 
 /// One line.
@@ -55,6 +81,12 @@ pub(crate) struct Record {
     /// The only node to look at, if the path named one.
     pub(crate) node: Option<String>,
     pub(crate) outcome: Outcome,
+    /// The body of a bulk kick, with the first of its lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) body: Option<Json>,
+    /// How the kicks of a bulk kick ended, with the last of its lines.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) totals: Option<Totals>,
     /// The HTTP status of the answer, once there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) status: Option<u16>,
@@ -159,6 +191,8 @@ mod tests {
             clientid: Some(clientid.into()),
             node: None,
             outcome: Outcome::Kicked,
+            body: None,
+            totals: None,
             status: Some(200),
             kicked_on: vec!["a@h".into()],
             message: None,

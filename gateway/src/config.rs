@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use self::values::{BasePath, Count};
 use crate::cluster::{ClusterSettings, Policy};
-use crate::http::limits::Limits;
+use crate::http::limits::{KickLimits, Limits};
 use crate::key_file::KeyFile;
 use crate::keys::{InvalidKey, Key};
 use crate::live_keys::{KeysError, LiveKeys};
@@ -177,6 +177,7 @@ impl Config {
             head_bytes: positive("max-head-bytes", told.max_head_bytes, 64 << 10)?,
             body_bytes: told.max_body_bytes.map_or(64 << 10, |count| count.0),
             read_timeout: told.read_timeout.map_or(seconds(10), |text| text.0),
+            kicks: kick_limits(&told)?,
         };
         if limits.head_bytes > 16 << 20 {
             return Err(unfit(format!("max-head-bytes {}: expected at most 16777216", limits.head_bytes)));
@@ -218,6 +219,30 @@ fn positive(key: &str, told: Option<Count>, default: usize) -> Result<usize, Con
         Some(Count(0)) => Err(unfit(format!("{key} 0: expected at least 1"))),
         told => Ok(told.map_or(default, |count| count.0)),
     }
+}
+
+fn kick_limits(told: &Layer) -> Result<KickLimits, ConfigError> {
+    let most = positive("bulk-kick-max", told.bulk_kick_max, 10_000)?;
+    let default_most = positive("bulk-kick-default-max", told.bulk_kick_default_max, most.min(1000))?;
+    let most_rate = positive("bulk-kick-max-rate", told.bulk_kick_max_rate, 1000)?;
+    let default_rate = positive("bulk-kick-default-rate", told.bulk_kick_default_rate, most_rate.min(100))?;
+    for (key, value, bound, most) in [
+        ("bulk-kick-default-max", default_most, "bulk-kick-max", most),
+        ("bulk-kick-default-rate", default_rate, "bulk-kick-max-rate", most_rate),
+    ] {
+        if value > most {
+            return Err(unfit(format!("{key} {value}: expected at most {bound}, which is {most}")));
+        }
+    }
+    let rate = |rate| u32::try_from(rate).unwrap_or(u32::MAX);
+    Ok(KickLimits {
+        at_once: positive("max-bulk-kicks", told.max_bulk_kicks, 2)?,
+        most,
+        default_most,
+        most_rate: rate(most_rate),
+        default_rate: rate(default_rate),
+        body_bytes: positive("max-bulk-kick-bytes", told.max_bulk_kick_bytes, 1 << 20)?,
+    })
 }
 
 fn cluster(told: &Layer) -> Result<ClusterSettings, ConfigError> {

@@ -8,7 +8,7 @@ use axum::Router;
 use futures::Stream;
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::audit::Audit;
 use crate::byte_stream::{self, BoxedStream};
@@ -78,7 +78,8 @@ impl Gateway {
         let drain = Drain::default();
         let base_path = config.base_path.as_str().to_owned();
         let keys = Arc::clone(&config.keys);
-        let api = Api::new(cluster, keys, audit, base_path, config.request_timeout, config.limits);
+        let (timeout, limits) = (config.request_timeout, config.limits);
+        let api = Api::new(cluster, keys, audit, base_path, timeout, limits, drain.clone());
         let app = http::router(api, drain.clone());
         Ok(Self { config, app, drain })
     }
@@ -113,6 +114,11 @@ impl Gateway {
             () = serve(incoming, tls, app, config.limits, config.drain_timeout, shutdown) => {}
             () = config.keys.follow() => {}
             () = follow_certificate => {}
+        }
+        // What was begun for clients that have gone ends by a deadline of its own.
+        let last = timeout(config.request_timeout, drain.finished());
+        if last.await.is_err() {
+            tracing::warn!("kicks were still under way at the end");
         }
         tracing::info!("stopped");
     }

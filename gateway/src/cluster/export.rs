@@ -24,6 +24,7 @@ use tonic::{Request, Streaming};
 use super::bearer::Link;
 use super::call::{self, CallError};
 use super::fanout;
+use super::kick::Owner;
 use super::node::Node;
 use super::{Cluster, ClusterError, Scope};
 use crate::page::completeness::{Completeness, FailedNode};
@@ -59,8 +60,7 @@ pub struct Export {
 /// One node's stream.
 #[derive(Debug)]
 struct Source {
-    node: Arc<Node>,
-    name: String,
+    owner: Arc<Owner>,
     chunks: Streaming<v1::ListResponse>,
     /// Holds the stream's connection.
     _client: v1::node_client::NodeClient<Link>,
@@ -78,7 +78,7 @@ pub(super) async fn export(
     let (answers, failures) = fanout::ask_all(&nodes, start_by, |node| {
         call::by(start_by, async move {
             let (source, first) = begin(node, query).await?;
-            Ok((source.name.clone(), (source, first)))
+            Ok((source.name().to_owned(), (source, first)))
         })
     })
     .await;
@@ -115,8 +115,8 @@ async fn begin(node: Arc<Node>, query: &ExportQuery) -> Result<(Source, Option<V
     let mut chunks = client.export(Request::new(message)).await?.into_inner();
     let head =
         chunks.message().await?.ok_or_else(|| CallError::protocol("an export without a first chunk"))?;
-    let name = node.identified(head.identity, &query.scope)?.name;
-    let mut source = Source { node, name, chunks, _client: client };
+    let identity = node.identified(head.identity, &query.scope)?;
+    let mut source = Source { owner: Arc::new(Owner { node, identity }), chunks, _client: client };
     let first = if head.clients.is_empty() {
         source.more(query.order).await?
     } else {
@@ -126,6 +126,10 @@ async fn begin(node: Arc<Node>, query: &ExportQuery) -> Result<(Source, Option<V
 }
 
 impl Source {
+    fn name(&self) -> &str {
+        &self.owner.identity.name
+    }
+
     /// The next rows, at least one; `None` at the end.
     async fn more(&mut self, order: Order) -> Result<Option<Vec<v1::Client>>, CallError> {
         while let Some(chunk) = self.chunks.message().await? {
@@ -137,7 +141,7 @@ impl Source {
     }
 
     fn checked(&self, order: Order, mut rows: Vec<v1::Client>) -> Result<Vec<v1::Client>, CallError> {
-        own_rows(order, &self.name, &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
+        own_rows(order, self.name(), &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
         Ok(rows)
     }
 }
@@ -173,6 +177,11 @@ impl Export {
         fanout::completeness(self.total, self.failed.clone())
     }
 
+    /// Who sends the rows of the node of this name.
+    pub(super) fn owner(&self, name: &str) -> Option<&Arc<Owner>> {
+        self.sources.iter().find(|source| source.name() == name).map(|source| &source.owner)
+    }
+
     fn take_in(&mut self, node: usize, rows: Option<Vec<v1::Client>>) -> Result<(), CallError> {
         match rows {
             Some(rows) => self.rows.push(node, rows).map_err(|error| CallError::protocol(error.to_string())),
@@ -184,7 +193,7 @@ impl Export {
     }
 
     fn break_off(&mut self, node: usize, error: CallError) {
-        let node = &self.sources[node].node;
+        let node = &self.sources[node].owner.node;
         tracing::warn!(node = %node.label(), %error, "an export broke off");
         self.failed.push(node.failed(error.reason));
         node.note::<()>(&Err(error));

@@ -19,11 +19,18 @@ use crate::page::completeness::FailedNode;
 /// Times a client that moved between being found and being kicked is looked for.
 const ROUNDS: u32 = 2;
 
+/// A node, and which incarnation of it, that has sessions.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub node: Arc<Node>,
+    pub identity: v1::Identity,
+}
+
 /// A session, and who has it.
-struct Found {
-    node: Arc<Node>,
-    owner: v1::Identity,
-    session: u64,
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub owner: Arc<Owner>,
+    pub session: u64,
 }
 
 pub(super) async fn kick(
@@ -49,10 +56,9 @@ pub(super) async fn kick(
         let found: Vec<Found> = answers
             .into_iter()
             .flat_map(|answer| {
-                let (node, owner) = (answer.node, answer.body.identity);
+                let owner = Arc::new(Owner { node: answer.node, identity: answer.body.identity });
                 let sessions: Vec<u64> = answer.body.rows.iter().map(|row| row.client.session).collect();
-                let found = move |session| Found { node: Arc::clone(&node), owner: owner.clone(), session };
-                sessions.into_iter().map(found)
+                sessions.into_iter().map(move |session| Found { owner: Arc::clone(&owner), session })
             })
             .collect();
         let until = cluster.reserve(deadline);
@@ -62,12 +68,9 @@ pub(super) async fn kick(
         let mut failed: Option<FailedNode> = None;
         for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
-                Ok(Outcome::Kicked) => kicked_on.push(found.owner.name.clone()),
+                Ok((Outcome::Kicked, _)) => kicked_on.push(found.owner.identity.name.clone()),
                 Ok(_) => still_there = true,
-                Err(error) => {
-                    tracing::warn!(node = %found.owner.name, %clientid, %error, "kick not confirmed");
-                    failed = Some(FailedNode { node: found.owner.name.clone(), reason: error.reason });
-                }
+                Err(owner) => failed = Some(owner),
             }
         }
         kicked_on.sort();
@@ -92,22 +95,31 @@ pub(super) async fn kick(
     }
 }
 
-async fn end_session(found: &Found, clientid: &str, until: Instant) -> Result<Outcome, CallError> {
+/// Asks a session's owner, once, to end it. The owner's incarnation comes with its answer.
+pub(super) async fn end_session(
+    found: &Found,
+    clientid: &str,
+    until: Instant,
+) -> Result<(Outcome, u64), FailedNode> {
+    let Owner { node, identity } = &*found.owner;
     let message = v1::KickRequest {
         clientid: clientid.to_owned(),
         session: Some(found.session),
-        incarnation: Some(found.owner.incarnation),
+        incarnation: Some(identity.incarnation),
     };
     let outcome = call::by(until, async {
-        let answer = found.node.client().kick(call::request(message, until)).await?.into_inner();
+        let answer = node.client().kick(call::request(message, until)).await?.into_inner();
         let outcome = answer.outcome();
-        found.node.identified(answer.identity, &Scope::Only(vec![found.owner.name.clone()]))?;
+        let now = node.identified(answer.identity, &Scope::Only(vec![identity.name.clone()]))?;
         match outcome {
             Outcome::Unspecified => Err(CallError::protocol("a kick without an outcome")),
-            known => Ok(known),
+            known => Ok((known, now.incarnation)),
         }
     })
     .await;
-    found.node.note(&outcome);
-    outcome
+    node.note(&outcome);
+    outcome.map_err(|error| {
+        tracing::warn!(node = %identity.name, %clientid, %error, "kick not confirmed");
+        FailedNode { node: identity.name.clone(), reason: error.reason }
+    })
 }

@@ -35,12 +35,14 @@ mod list;
 mod node;
 mod raw;
 mod roster;
+mod sessions;
 mod tls;
 
 pub use self::connect::{Dial, TcpDial};
 pub use self::export::{Export, ExportQuery};
 pub use self::health::{LastError, Policy, Renamed};
 pub use self::node::InvalidNode;
+pub use self::sessions::{Ended, Session, Sessions};
 
 /// The nodes a request is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -241,6 +243,12 @@ pub enum ClusterError {
         /// As asked for.
         clientid: String,
     },
+    /// A node failed after it had sent some of its clients, so that it is not known who matches.
+    #[error("a node failed while the clients were read: {}", in_words(failed))]
+    BrokeOff {
+        /// Every node that failed, and why.
+        failed: Vec<FailedNode>,
+    },
     /// A node that has the client did not confirm the kick. Unless it refused, the kick may have been carried out.
     #[error(
         "node {} has client {clientid:?} and did not confirm the kick ({}){}",
@@ -256,9 +264,25 @@ pub enum ClusterError {
     },
 }
 
+impl ClusterError {
+    /// Whether a kick that ended so may have ended sessions all the same.
+    #[must_use]
+    pub fn may_have_kicked(&self) -> bool {
+        match self {
+            Self::OwnerFailed { owner, kicked_on, .. } => !is_refusal(owner.reason) || !kicked_on.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// Whether a node that failed for this reason has refused what it was asked for, so that it did nothing.
+fn is_refusal(reason: Reason) -> bool {
+    matches!(reason, Reason::Overloaded | Reason::Draining)
+}
+
 fn what_is_known(reason: Reason, kicked_on: &[String]) -> String {
     let mut known = String::new();
-    if !matches!(reason, Reason::Overloaded | Reason::Draining) {
+    if !is_refusal(reason) {
         known.push_str("; it may have been carried out");
     }
     if !kicked_on.is_empty() {
@@ -386,6 +410,34 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<KickAnswer, ClusterError> {
         kick::kick(self, clientid, scope, deadline).await
+    }
+
+    /// The sessions of clients that match, at most `most` of them, from one state of each node; and whether there are
+    /// more.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `BrokeOff`.
+    pub async fn sessions(
+        &self,
+        filter: &v1::Filter,
+        scope: &Scope,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Sessions, ClusterError> {
+        sessions::sessions(self, filter, scope, most, deadline).await
+    }
+
+    /// Ends one session, if it is still there, and nothing else.
+    pub async fn end(&self, session: &Session, deadline: Instant) -> Ended {
+        session.end(self.reserve(deadline)).await
+    }
+
+    /// How many nodes a scope has.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`.
+    pub async fn size(&self, scope: &Scope, deadline: Instant) -> Result<usize, ClusterError> {
+        Ok(self.in_scope(scope, deadline).await?.len())
     }
 
     /// Every expected node as last seen, in the order of the configuration.

@@ -122,6 +122,30 @@ pub struct Layer {
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_exports: Option<Count>,
 
+    /// Bulk kicks carried out at once, beside the requests; more get 503 [default: 2]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_bulk_kicks: Option<Count>,
+
+    /// The most clients one bulk kick may hit, whatever it says [default: 10000]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub bulk_kick_max: Option<Count>,
+
+    /// The most clients a bulk kick may hit that does not say how many [default: 1000, or bulk-kick-max if less]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub bulk_kick_default_max: Option<Count>,
+
+    /// The most kicks a second of one bulk kick, whatever it says [default: 1000]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub bulk_kick_max_rate: Option<Count>,
+
+    /// Kicks a second of a bulk kick that does not say how many [default: 100, or bulk-kick-max-rate if less]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub bulk_kick_default_rate: Option<Count>,
+
+    /// Bytes of a bulk kick's body; more get 413 [default: 1048576]
+    #[arg(long, value_name = "N", value_parser = parser::<Count>())]
+    pub max_bulk_kick_bytes: Option<Count>,
+
     /// Wrong keys an address may show at once, beyond one a second; more get 429; 0: any number [default: 20]
     #[arg(long, value_name = "N", value_parser = parser::<Count>())]
     pub max_wrong_keys: Option<Count>,
@@ -195,6 +219,12 @@ impl Layer {
             max_heavy_requests: self.max_heavy_requests.or(under.max_heavy_requests),
             max_node_calls: self.max_node_calls.or(under.max_node_calls),
             max_exports: self.max_exports.or(under.max_exports),
+            max_bulk_kicks: self.max_bulk_kicks.or(under.max_bulk_kicks),
+            bulk_kick_max: self.bulk_kick_max.or(under.bulk_kick_max),
+            bulk_kick_default_max: self.bulk_kick_default_max.or(under.bulk_kick_default_max),
+            bulk_kick_max_rate: self.bulk_kick_max_rate.or(under.bulk_kick_max_rate),
+            bulk_kick_default_rate: self.bulk_kick_default_rate.or(under.bulk_kick_default_rate),
+            max_bulk_kick_bytes: self.max_bulk_kick_bytes.or(under.max_bulk_kick_bytes),
             max_wrong_keys: self.max_wrong_keys.or(under.max_wrong_keys),
             max_connections: self.max_connections.or(under.max_connections),
             max_url_bytes: self.max_url_bytes.or(under.max_url_bytes),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::auth::{self, Refused};
+use super::bulk::BulkKicks;
 use super::decode::Shown;
 use super::error::ApiError;
 use super::guesses::Guesses;
@@ -21,7 +22,7 @@ use super::observe::{RemoteAddress, ShownKey};
 use super::places::Places;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{clients, counts, export, kicks, nodes};
+use super::{Drain, clients, counts, export, kicks, limits, nodes};
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::keys::{Key, KeyRing};
@@ -44,6 +45,7 @@ pub(crate) struct Api {
     places: Places,
     /// One for each export in progress; they have none of the others.
     exports: Arc<Semaphore>,
+    bulk: BulkKicks,
 }
 
 impl Api {
@@ -55,15 +57,23 @@ impl Api {
         base_path: String,
         timeout: Duration,
         limits: Limits,
+        drain: Drain,
     ) -> Self {
         let places = Places::new(limits);
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
-        Self { cluster, keys, audit, base_path, timeout, limits, guesses, places, exports }
+        let bulk = BulkKicks::new(cluster.clone(), audit.clone(), drain, limits);
+        Self { cluster, keys, audit, base_path, timeout, limits, guesses, places, exports, bulk }
     }
 
     pub(super) fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether a request's body means something.
+    pub(super) fn takes_body(&self, request: &Request<Body>) -> bool {
+        let path = self.under_base(request.uri().path());
+        path.is_some_and(|path| matches!(Route::find(request.method(), path), Ok(Route::Kicks)))
     }
 
     /// Who is asking, unless the address has shown too many wrong keys to be listened to.
@@ -104,7 +114,7 @@ impl Api {
 
 /// Answers whatever is not a health route.
 pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
-    let (parts, _) = request.into_parts();
+    let (parts, body) = request.into_parts();
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
     let route = Route::find(&parts.method, path);
     let kick = Asked::of(&parts.method, &route);
@@ -113,12 +123,16 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let keys = api.keys.current();
     let key = match api.authenticate(&parts, &keys) {
         Ok(key) => key,
-        Err(error) => return refuse(None, error).await,
+        Err(error) => {
+            // Many HTTP clients read no answer before they have sent all of their request.
+            let _ = limits::drop_body(&api.limits, body).await;
+            return refuse(None, error).await;
+        }
     };
-    // An export has a limit of its own: it may last for minutes. What is known of the nodes is told without asking
-    // anybody, and wanted most when the gateway has too much to do.
+    // Exports and bulk kicks have limits of their own: they may last for minutes. What is known of the nodes is told
+    // without asking anybody, and wanted most when the gateway has too much to do.
     let is_export = matches!(route, Ok(Route::Export));
-    let is_free = is_export || matches!(route, Ok(Route::Nodes | Route::Node { .. }));
+    let is_free = is_export || matches!(route, Ok(Route::Kicks | Route::Nodes | Route::Node { .. }));
     let _place = match (!is_free).then(|| api.places.request()).transpose() {
         Ok(place) => place,
         Err(error) => return refuse(Some(key), error).await,
@@ -127,7 +141,7 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let planned = Api::deadline(&parts.headers, most).and_then(|deadline| Ok((deadline, route?)));
     let mut response = match planned {
         Ok((deadline, route)) => {
-            let operation = operate(&api, key, &parts, route, deadline);
+            let operation = operate(&api, key, &parts, body, route, deadline);
             let kick = parts.method == Method::DELETE;
             let result = timeout_at(deadline, operation).await;
             let result = result.unwrap_or(Err(ApiError::Deadline { kick }));
@@ -162,6 +176,7 @@ async fn operate(
     api: &Api,
     key: &Key,
     parts: &Parts,
+    body: Body,
     route: Route,
     deadline: Instant,
 ) -> Result<Response, ApiError> {
@@ -182,6 +197,7 @@ async fn operate(
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
         Route::Counts => counts::count(cluster, &api.places, query, deadline).await,
         Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
+        Route::Kicks => api.bulk.answer(parts, body, key, deadline).await,
         Route::Nodes => {
             query::none(query)?;
             Ok(nodes::list(cluster))

@@ -10,6 +10,7 @@ use rollcall_proto::Reason;
 use thiserror::Error;
 
 use super::auth::Refused;
+use super::bulk::BadBody;
 use super::decode::{InvalidEncoding, Shown};
 use super::envelope::{self, Code, ErrorBody, Nodes};
 use super::query::BadParameter;
@@ -56,6 +57,9 @@ pub(crate) enum ApiError {
     /// A query parameter is wrong.
     #[error("{0}")]
     BadParameter(#[from] BadParameter),
+    /// The body of a bulk kick is wrong.
+    #[error("{0}")]
+    BadBody(#[from] BadBody),
     /// A header of ours is wrong.
     #[error("header {name}: {value}, expected {expected}")]
     BadHeader {
@@ -97,6 +101,22 @@ pub(crate) enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// The gateway carries out as many bulk kicks as it may.
+    #[error("the gateway is carrying out {limit} bulk kicks already, try again later")]
+    TooManyBulkKicks {
+        /// The limit.
+        limit: usize,
+    },
+    /// A bulk kick would hit more clients than it may.
+    #[error("{count} {what}, expected at most {most}, which is max; nobody was kicked")]
+    TooManyToKick {
+        /// How many, at least.
+        count: u64,
+        /// Of what, and a verb.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+    },
     /// A kick cannot be put on record first.
     #[error("the kick is not carried out, as it cannot be put on record; see the gateway's log")]
     Unrecorded,
@@ -129,6 +149,9 @@ pub(crate) enum ApiError {
     /// `_partial=false`, and some nodes did not answer.
     #[error("not every node answered, and _partial=false asks for all: {}", in_words(&.0.failed))]
     Partial(Completeness),
+    /// Some nodes did not answer, so that it is not known who is to be kicked.
+    #[error("not every node answered, so nobody was kicked, expected \"partial\": true to kick the clients of those that did: {}", in_words(&.0.failed))]
+    PartialKick(Completeness),
     /// Some nodes did not answer, and the format has no place to say so.
     #[error("not every node answered, which a CSV cannot say, expected _partial=true to have it nevertheless: {}", in_words(&.0.failed))]
     PartialCsv(Completeness),
@@ -145,23 +168,29 @@ impl ApiError {
             Self::MethodNotAllowed { .. } => (StatusCode::METHOD_NOT_ALLOWED, Code::Unknown),
             Self::BadPath { .. }
             | Self::BadParameter(_)
+            | Self::BadBody(_)
             | Self::BadHeader { .. }
             | Self::UnknownNode { .. } => (StatusCode::BAD_REQUEST, Code::BadParameter),
             Self::BodyBroken => (StatusCode::BAD_REQUEST, Code::Unknown),
             Self::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, Code::Unknown),
+            Self::TooManyToKick { .. } => (StatusCode::CONFLICT, Code::BadParameter),
             Self::Overloaded { .. }
             | Self::TooManyHeavy { .. }
             | Self::TooManyExports { .. }
+            | Self::TooManyBulkKicks { .. }
             | Self::Unrecorded
             | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
             Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
             Self::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, Code::Unknown),
-            Self::Partial(_) | Self::PartialCsv(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
+            Self::Partial(_) | Self::PartialCsv(_) | Self::PartialKick(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure)
+            }
             Self::Cluster(error) => match error {
                 ClusterError::UnknownNode { .. } => (StatusCode::NOT_FOUND, Code::NodeFailure),
                 ClusterError::NotFound { .. } => (StatusCode::NOT_FOUND, Code::ClientNotFound),
                 ClusterError::NodeNotYetKnown { .. }
                 | ClusterError::NobodyAnswered { .. }
+                | ClusterError::BrokeOff { .. }
                 | ClusterError::NotFoundIncomplete { .. }
                 | ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
                 ClusterError::CursorLost | ClusterError::TooManyGroups => {
@@ -178,9 +207,13 @@ impl ApiError {
     /// What is known of the nodes that were asked.
     fn nodes(&self) -> Option<Nodes<'_>> {
         match self {
-            Self::Partial(completeness) | Self::PartialCsv(completeness) => Some(Nodes::whole(completeness)),
+            Self::Partial(completeness)
+            | Self::PartialCsv(completeness)
+            | Self::PartialKick(completeness) => Some(Nodes::whole(completeness)),
             Self::Cluster(
-                ClusterError::NobodyAnswered { failed } | ClusterError::NotFoundIncomplete { failed, .. },
+                ClusterError::NobodyAnswered { failed }
+                | ClusterError::BrokeOff { failed }
+                | ClusterError::NotFoundIncomplete { failed, .. },
             ) => Some(Nodes::failed(failed)),
             Self::Cluster(ClusterError::OwnerFailed { owner, .. }) => {
                 Some(Nodes::failed(std::slice::from_ref(owner)))
@@ -209,7 +242,7 @@ impl IntoResponse for ApiError {
             Self::Overloaded { .. } | Self::TooManyHeavy { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::TooManyExports { .. } => {
+            Self::TooManyExports { .. } | Self::TooManyBulkKicks { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
             }
             // What is left of the body is not worth reading.
@@ -263,6 +296,11 @@ mod tests {
             ApiError::Overloaded { limit: 512 },
             ApiError::TooManyHeavy { limit: 16 },
             ApiError::TooManyExports { limit: 4 },
+            ApiError::TooManyBulkKicks { limit: 2 },
+            ApiError::TooManyToKick { count: 1001, what: "sessions match", most: 1000 },
+            BadBody::Nobody.into(),
+            ClusterError::BrokeOff { failed: failed() }.into(),
+            ApiError::PartialKick(Completeness { total: 3, answered: 1, failed: failed() }),
             ApiError::Draining,
             ApiError::Deadline { kick: false },
             ApiError::Deadline { kick: true },

@@ -1,9 +1,8 @@
 //! Every client that matches, written while the nodes send them.
 //!
-//! A task of its own merges, writes and compresses, and hands over pieces of some 64 KiB through a channel that holds one:
-//! a client that reads slowly stops the task there, and the nodes behind it. The task ends with the response's body, so
-//! a connection that is dropped ends the nodes' calls; a client that takes no piece for
-//! [`Limits::export_client_timeout`] is given up.
+//! A task of its own merges, writes and compresses, and hands over [`pieces`] of some 64 KiB: a client that reads slowly
+//! stops the task there, and the nodes behind it. The task ends with the response's body, so a connection that is dropped
+//! ends the nodes' calls; a client that takes no piece for [`Limits::export_client_timeout`] is given up.
 //!
 //! What lacks rows in its middle must not look whole: NDJSON ends with a line that says so, CSV ends without the end of
 //! its body. HTTP/1.0 bodies have no end of their own, so there is no CSV over HTTP/1.0.
@@ -12,18 +11,13 @@
 //! compressed where the client takes that.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
-use futures::{Stream, stream};
 use http::Version;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY};
 use http::request::Parts;
-use thiserror::Error;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::compress::{Coding, Compressor};
@@ -32,6 +26,7 @@ use super::envelope::ExportEnd;
 use super::error::ApiError;
 use super::limits::Limits;
 use super::observe::{Answered, RequestId};
+use super::pieces::{ClientGone, Pieces, pieces};
 use super::query::{self, BadParameter, ExportRequest, Format};
 use super::row::{Fields, Row, json};
 use crate::cluster::{Cluster, ClusterError, Export};
@@ -82,19 +77,18 @@ pub(super) async fn export(
         }
     });
     let coding = coding.filter(|_| compressor.is_some());
-    let (pieces, taken) = mpsc::channel(1);
+    let (pieces, taken) = pieces(limits.export_client_timeout);
     let writer = Writer {
         fields,
         format,
         raw: Vec::new(),
         compressor,
         pieces,
-        client_timeout: limits.export_client_timeout,
         log: Log::new(parts.extensions.get().cloned()),
         _place: place,
     };
     let writing = AbortOnDropHandle::new(tokio::spawn(writer.write(export)));
-    let mut response = Response::new(Body::from_stream(body(taken, writing)));
+    let mut response = Response::new(taken.body(writing));
     let Completeness { total, answered, .. } = completeness;
     response.extensions_mut().insert(Answered { answered, total });
     let headers = response.headers_mut();
@@ -110,28 +104,6 @@ pub(super) async fn export(
     Ok(response)
 }
 
-/// The body ends before its end, so that nobody takes it for whole.
-#[derive(Clone, Copy, Debug, Error)]
-#[error("the export broke off")]
-struct BrokeOff;
-
-enum Piece {
-    Data(Bytes),
-    End,
-}
-
-/// The pieces, as long as the writer lives.
-fn body(
-    taken: mpsc::Receiver<Piece>,
-    writing: AbortOnDropHandle<()>,
-) -> impl Stream<Item = Result<Bytes, BrokeOff>> {
-    stream::try_unfold((taken, writing), async |(mut taken, writing)| match taken.recv().await {
-        Some(Piece::Data(bytes)) => Ok(Some((bytes, (taken, writing)))),
-        Some(Piece::End) => Ok(None),
-        None => Err(BrokeOff),
-    })
-}
-
 /// Writes an export into pieces.
 struct Writer {
     fields: Fields,
@@ -139,8 +111,7 @@ struct Writer {
     /// Written, not yet compressed or handed over.
     raw: Vec<u8>,
     compressor: Option<Compressor>,
-    pieces: mpsc::Sender<Piece>,
-    client_timeout: Duration,
+    pieces: Pieces,
     log: Log,
     /// Taken until the end.
     _place: OwnedSemaphorePermit,
@@ -179,7 +150,7 @@ impl Writer {
             Format::Csv => {}
         }
         self.hand_over(true).await?;
-        self.send(Piece::End).await
+        Ok(self.pieces.end().await?)
     }
 
     fn json_line(&mut self, value: &impl serde::Serialize) {
@@ -208,14 +179,7 @@ impl Writer {
             return Ok(());
         }
         self.log.bytes += bytes.len() as u64;
-        self.send(Piece::Data(bytes.into())).await
-    }
-
-    async fn send(&self, piece: Piece) -> Result<(), End> {
-        match timeout(self.client_timeout, self.pieces.send(piece)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(_)) | Err(_) => Err(End::ClientGone),
-        }
+        Ok(self.pieces.send(bytes.into()).await?)
     }
 }
 
@@ -228,6 +192,12 @@ enum End {
     ClientGone,
     /// The gateway could not go on.
     Failed,
+}
+
+impl From<ClientGone> for End {
+    fn from(ClientGone: ClientGone) -> Self {
+        Self::ClientGone
+    }
 }
 
 /// Logs an export when it ends, however that comes about.

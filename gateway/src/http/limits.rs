@@ -1,20 +1,24 @@
 //! What a request may cost before anybody has looked at it.
 //!
 //! hyper's own limits lie above these, so that an over-large head is answered here, with a reason; see
-//! [`crate::serve`] for what lies beyond hyper's. Bodies mean nothing to any operation: a small one is read and
-//! dropped, because some HTTP clients cannot send a DELETE without one.
+//! [`crate::serve`] for what lies beyond hyper's. Bodies mean nothing to any operation but one: a small one is read and
+//! dropped, because some HTTP clients cannot send a DELETE without one. That of a bulk kick is left where it is until it
+//! is known who sends it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::time::timeout;
 
+use super::api::Api;
 use super::error::ApiError;
 
 /// The limits of one gateway.
@@ -42,17 +46,38 @@ pub struct Limits {
     pub body_bytes: usize,
     /// How long a head, and then a body, may take to arrive.
     pub read_timeout: Duration,
+    /// Those of bulk kicks.
+    pub kicks: KickLimits,
 }
 
-/// Lets a request through if it is within the limits, without its body.
-pub(super) async fn enforce(State(limits): State<Limits>, request: Request<Body>, next: Next) -> Response {
+/// The limits of bulk kicks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KickLimits {
+    /// Carried out at once, beside the requests; more are refused.
+    pub at_once: usize,
+    /// Clients that one may kick.
+    pub most: usize,
+    /// Clients that one may kick that does not say how many; no more than `most`.
+    pub default_most: usize,
+    /// Kicks a second of one.
+    pub most_rate: u32,
+    /// Kicks a second of one that does not say how many; no more than `most_rate`.
+    pub default_rate: u32,
+    /// Bytes of one's body.
+    pub body_bytes: usize,
+}
+
+/// Lets a request through if it is within the limits, without its body but where that is wanted.
+pub(super) async fn enforce(State(api): State<Arc<Api>>, request: Request<Body>, next: Next) -> Response {
+    let limits = api.limits();
     if let Err(error) = check_head(&limits, &request) {
         return error.into_response();
     }
+    if api.takes_body(&request) {
+        return next.run(request).await;
+    }
     let (parts, body) = request.into_parts();
-    if let Err(error) =
-        timeout(limits.read_timeout, drop_body(&limits, body)).await.unwrap_or(Err(ApiError::BodyBroken))
-    {
+    if let Err(error) = drop_body(&limits, body).await {
         return error.into_response();
     }
     next.run(Request::from_parts(parts, Body::empty())).await
@@ -76,19 +101,43 @@ fn check_head(limits: &Limits, request: &Request<Body>) -> Result<(), ApiError> 
     Ok(())
 }
 
-async fn drop_body(limits: &Limits, mut body: Body) -> Result<(), ApiError> {
+/// Reads a body to its end that nobody wants.
+pub(super) async fn drop_body(limits: &Limits, body: Body) -> Result<(), ApiError> {
+    receive(body, limits.body_bytes, limits.read_timeout, drop).await
+}
+
+/// Reads the body of a bulk kick.
+pub(super) async fn kick_body(limits: &Limits, body: Body) -> Result<Vec<u8>, ApiError> {
+    let mut bytes = Vec::new();
+    receive(body, limits.kicks.body_bytes, limits.read_timeout, |piece| bytes.extend_from_slice(&piece))
+        .await?;
+    Ok(bytes)
+}
+
+/// Reads a body of at most so many bytes.
+async fn receive(
+    mut body: Body,
+    most: usize,
+    read_timeout: Duration,
+    mut take: impl FnMut(Bytes),
+) -> Result<(), ApiError> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let mut read = 0;
-    if announced > limits.body_bytes {
-        return Err(too_large("request body".into(), announced, limits.body_bytes));
+    if announced > most {
+        return Err(too_large("request body".into(), announced, most));
     }
-    while let Some(frame) = body.frame().await {
-        read += frame.map_err(|_| ApiError::BodyBroken)?.data_ref().map_or(0, bytes::Bytes::len);
-        if read > limits.body_bytes {
-            return Err(too_large("request body".into(), read, limits.body_bytes));
+    let frames = async {
+        let mut read = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_| ApiError::BodyBroken)?.into_data() else { continue };
+            read += data.len();
+            if read > most {
+                return Err(too_large("request body".into(), read, most));
+            }
+            take(data);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    timeout(read_timeout, frames).await.unwrap_or(Err(ApiError::BodyBroken))
 }
 
 fn too_large(what: String, bytes: usize, limit: usize) -> ApiError {

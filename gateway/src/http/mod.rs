@@ -2,13 +2,12 @@
 //!
 //! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
 //! the health routes or [`api`]: key, place among the routes, operation. A list goes on to [`clients`], [`query`], the
-//! cluster, [`envelope`] and [`row`]; an export to [`export`]. Whatever fails on the way is an [`error::ApiError`], the one place where
+//! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
-//! Every answer but an export is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
+//! Every answer but an export or a bulk kick is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::State;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -16,12 +15,15 @@ use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use http::StatusCode;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use self::api::Api;
 use self::error::ApiError;
 
 pub(crate) mod api;
 mod auth;
+mod bulk;
 mod clients;
 mod compress;
 mod counts;
@@ -37,39 +39,61 @@ mod kicks;
 pub(crate) mod limits;
 mod nodes;
 mod observe;
+mod pieces;
 mod places;
 mod query;
+mod record;
 mod route;
 mod row;
 mod time;
 
+pub(crate) use self::bulk::Json;
 pub(crate) use self::observe::RemoteAddress;
 
-/// Whether the gateway takes new work; once false, it stays so.
+/// Whether the gateway takes new work; once it does not, it stays so. And the work that outlives its connection.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Drain(Arc<AtomicBool>);
+pub(crate) struct Drain {
+    begun: CancellationToken,
+    work: TaskTracker,
+}
 
 impl Drain {
     /// Says that the gateway is going away.
     pub(crate) fn begin(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.begun.cancel();
+        self.work.close();
     }
 
     fn has_begun(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.begun.is_cancelled()
+    }
+
+    /// Waits until the gateway is going away.
+    async fn begun(&self) {
+        self.begun.cancelled().await;
+    }
+
+    /// Starts work that has to come to its end even if nobody is connected any more.
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn(work);
+    }
+
+    /// Waits, once the gateway is going away, for the end of all such work.
+    pub(crate) async fn finished(&self) {
+        self.work.wait().await;
     }
 }
 
 /// Every route, with all that stands before it.
 pub(crate) fn router(api: Api, drain: Drain) -> Router {
-    let limits = api.limits();
+    let api = Arc::new(api);
     Router::new()
         .route("/health/live", routing::get(live))
         .route("/health/ready", routing::get(ready).with_state(drain))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: route::READ })
         .fallback(api::answer)
-        .with_state(Arc::new(api))
-        .layer(from_fn_with_state(limits, limits::enforce))
+        .with_state(Arc::clone(&api))
+        .layer(from_fn_with_state(api, limits::enforce))
         .layer(from_fn(observe::observe))
 }
 

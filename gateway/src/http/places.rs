@@ -3,7 +3,7 @@
 //! Every request takes a place; one that finds none is refused at once. A heavy one, which holds thousands of rows or
 //! groups and keeps a core for many milliseconds, takes one of a few places for those too. A few more wait for such a place,
 //! in the order they came; the others are refused at once, so that those who wait do not use up the places of all.
-//! Exports have places of their own, and what only the gateway itself is asked needs none.
+//! Exports and bulk kicks have places of their own, and what only the gateway itself is asked needs none.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout_at};
@@ -83,6 +83,7 @@ mod tests {
 
     use super::*;
     use crate::cluster::{Scope, Start};
+    use crate::http::limits::KickLimits;
 
     fn places(requests: usize, heavy_requests: usize) -> Places {
         let second = Duration::from_secs(1);
@@ -98,6 +99,14 @@ mod tests {
             head_bytes: 1,
             body_bytes: 1,
             read_timeout: second,
+            kicks: KickLimits {
+                at_once: 1,
+                most: 1,
+                default_most: 1,
+                most_rate: 1,
+                default_rate: 1,
+                body_bytes: 1,
+            },
         })
     }
 

@@ -16,6 +16,7 @@ use crate::page::cursor::{self, Fingerprint};
 
 pub(super) use self::count::count;
 pub(super) use self::export::{ExportRequest, Format, export};
+pub(super) use self::narrowing::{filter, filter_name};
 
 mod count;
 mod export;
@@ -24,7 +25,7 @@ mod narrowing;
 /// More parameters than this are refused.
 const MOST_PARAMETERS: usize = 256;
 
-/// Parameters that every list takes, in the order they are documented.
+/// Parameters that every list takes, in the order they are documented; filters come first.
 const LIST: [&str; 22] = [
     "clientid",
     "username",
@@ -49,6 +50,9 @@ const LIST: [&str; 22] = [
     "_partial",
     "_node",
 ];
+
+/// How many of them are filters, the first.
+const FILTERS: usize = 14;
 
 /// A query string that cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

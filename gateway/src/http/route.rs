@@ -19,6 +19,8 @@ pub(super) enum Route {
     Counts,
     /// `/client_export`
     Export,
+    /// `/client_kicks`
+    Kicks,
     /// `/nodes`
     Nodes,
     /// `/nodes/{node}`
@@ -33,13 +35,17 @@ enum Raw<'a> {
     Username(Option<&'a str>, &'a str),
     Counts,
     Export,
+    Kicks,
     Nodes,
     Node(&'a str),
 }
 
 impl Route {
-    /// Methods that `Client` allows; all other places allow [`READ`].
+    /// Methods that `Client` allows; all other places but `Kicks` allow [`READ`].
     const READ_AND_KICK: &'static str = "GET, HEAD, DELETE";
+
+    /// The method that `Kicks` allows.
+    const ORDER: &'static str = "POST";
 
     /// Finds the route of a path without the base path, and decodes its parts.
     ///
@@ -47,7 +53,11 @@ impl Route {
     /// `NoRoute`; `MethodNotAllowed`; `BadPath` for parts that cannot be decoded.
     pub(super) fn find(method: &http::Method, path: &str) -> Result<Self, ApiError> {
         let raw = Raw::find(path).ok_or(ApiError::NoRoute)?;
-        let allow = if matches!(raw, Raw::Client(..)) { Self::READ_AND_KICK } else { READ };
+        let allow = match raw {
+            Raw::Client(..) => Self::READ_AND_KICK,
+            Raw::Kicks => Self::ORDER,
+            _ => READ,
+        };
         if !allow.split(", ").any(|allowed| allowed == method.as_str()) {
             return Err(ApiError::MethodNotAllowed { allow });
         }
@@ -62,6 +72,7 @@ impl Route {
             }
             Raw::Counts => Self::Counts,
             Raw::Export => Self::Export,
+            Raw::Kicks => Self::Kicks,
             Raw::Nodes => Self::Nodes,
             Raw::Node(name) => Self::Node { node: part("node", name)? },
         })
@@ -81,6 +92,7 @@ impl<'a> Raw<'a> {
         match segments[..] {
             ["client_counts"] => Some(Self::Counts),
             ["client_export"] => Some(Self::Export),
+            ["client_kicks"] => Some(Self::Kicks),
             ["nodes"] => Some(Self::Nodes),
             ["nodes", node] => Some(Self::Node(node)),
             ["nodes", node, "clients", ref rest @ ..] => Self::clients(Some(node), rest),
@@ -161,6 +173,8 @@ mod tests {
             "/nodes/n/client_counts",
             "/client_export/x",
             "/nodes/n/client_export",
+            "/client_kicks/x",
+            "/nodes/n/client_kicks",
         ] {
             assert!(matches!(found(path), Err(ApiError::NoRoute)), "{path:?}");
         }
@@ -182,6 +196,17 @@ mod tests {
             let refused = Route::find(&Method::DELETE, path);
             assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: READ })), "{path}");
             assert!(Route::find(&Method::HEAD, path).is_ok(), "{path}");
+        }
+    }
+
+    #[test]
+    fn kicks_are_only_posted() {
+        for path in ["/client_kicks", "/client_kicks/"] {
+            assert_eq!(Route::find(&Method::POST, path).unwrap(), Route::Kicks, "{path}");
+            for method in [Method::GET, Method::HEAD, Method::PUT, Method::DELETE] {
+                let refused = Route::find(&method, path);
+                assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: "POST" })), "{method}");
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use super::*;
 use crate::audit::Audit;
 use crate::cluster::{Cluster, ClusterSettings};
-use crate::http::limits::Limits;
+use crate::http::limits::{KickLimits, Limits};
 use crate::keys::Key;
 use crate::live_keys::LiveKeys;
 
@@ -29,6 +29,14 @@ const LIMITS: Limits = Limits {
     head_bytes: 3000,
     body_bytes: 100,
     read_timeout: Duration::from_secs(1),
+    kicks: KickLimits {
+        at_once: 1,
+        most: 10,
+        default_most: 5,
+        most_rate: 1000,
+        default_rate: 100,
+        body_bytes: 300,
+    },
 };
 
 struct Gateway {
@@ -46,8 +54,8 @@ impl Gateway {
         let keys = Arc::new(LiveKeys::load(None, keys.to_vec()).unwrap());
         let cluster = Cluster::start(&settings).unwrap();
         let drain = Drain::default();
-        let api =
-            Api::new(cluster, keys, Audit::default(), base_path.to_owned(), Duration::from_secs(5), limits);
+        let (base_path, timeout) = (base_path.to_owned(), Duration::from_secs(5));
+        let api = Api::new(cluster, keys, Audit::default(), base_path, timeout, limits, drain.clone());
         Self { router: router(api, drain.clone()), drain }
     }
 
@@ -100,6 +108,11 @@ async fn each_refusal_has_its_status_and_code() {
         (Method::GET, "/api/v4/client_counts?_group_by=port", 400, 108),
         (Method::GET, "/api/v4/client_counts", 503, 101),
         (Method::HEAD, "/api/v4/client_counts/", 503, 101),
+        (Method::GET, "/api/v4/client_kicks", 405, 102),
+        (Method::DELETE, "/api/v4/client_kicks", 405, 102),
+        (Method::POST, "/api/v4/client_kicks", 400, 108),
+        (Method::POST, "/api/v4/client_kicks/x", 404, 102),
+        (Method::POST, "/api/v4/nodes/x/client_kicks", 404, 102),
         (Method::POST, "/health/live", 405, 102),
         (Method::GET, "/api/v4/clients/%zz", 400, 108),
         (Method::GET, "/api/v4/clients/%ff", 400, 108),

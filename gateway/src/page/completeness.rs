@@ -29,9 +29,33 @@ pub fn in_words(failed: &[FailedNode]) -> String {
 }
 
 impl Completeness {
+    /// Takes in that a node failed, if it is not known yet.
+    pub fn lacks(&mut self, node: FailedNode) {
+        if let Err(at) = self.failed.binary_search_by(|failed| failed.node.cmp(&node.node)) {
+            self.failed.insert(at, node);
+            self.answered = self.total.saturating_sub(self.failed.len());
+        }
+    }
+
     /// Whether every node answered.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.failed.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_fails_once_whatever_the_reasons() {
+        let node = |node: &str, reason| FailedNode { node: node.into(), reason };
+        let mut completeness = Completeness { total: 3, answered: 3, failed: vec![] };
+        completeness.lacks(node("b", Reason::Timeout));
+        completeness.lacks(node("a", Reason::Overloaded));
+        completeness.lacks(node("b", Reason::Unreachable));
+        let failed = vec![node("a", Reason::Overloaded), node("b", Reason::Timeout)];
+        assert_eq!(completeness, Completeness { total: 3, answered: 1, failed });
     }
 }

@@ -63,6 +63,14 @@ pub(crate) enum Behaviour {
     Reconnected,
     /// A kick is never answered.
     HangInKick,
+    /// A kick takes a while.
+    SlowInKick,
+    /// Kicks are refused.
+    OverloadedInKick,
+    /// Kicks find nobody.
+    GoneInKick,
+    /// Kicks find another incarnation of the agent.
+    RestartedInKick,
 }
 
 #[derive(Debug)]
@@ -78,6 +86,8 @@ pub(crate) struct FakeNode {
     /// The oldest protocol it wants its gateways to speak.
     pub(crate) min_protocol: AtomicU32,
     pub(crate) calls: Calls,
+    /// Sessions it has ended; their rows are there all the same.
+    pub(crate) kicked: Mutex<Vec<(String, u64)>>,
 }
 
 /// Calls taken, by kind.
@@ -106,6 +116,7 @@ impl FakeNode {
             mended: AtomicBool::default(),
             min_protocol: AtomicU32::default(),
             calls: Calls::default(),
+            kicked: Mutex::default(),
         })
     }
 
@@ -385,7 +396,18 @@ impl Node for Service {
         let outcome = match self.0.behaviour {
             Behaviour::HangInKick => std::future::pending().await,
             Behaviour::Reconnected => Outcome::OtherSession,
+            Behaviour::OverloadedInKick => return Err(Status::resource_exhausted("busy")),
+            Behaviour::GoneInKick => Outcome::NotFound,
+            Behaviour::RestartedInKick => {
+                let identity = self.0.identity();
+                let identity = identity.map(|old| v1::Identity { incarnation: old.incarnation + 1, ..old });
+                let outcome = Outcome::OtherSession.into();
+                return Ok(Response::new(v1::KickResponse { identity, outcome }));
+            }
             _ => {
+                if self.0.behaviour == Behaviour::SlowInKick {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 let session = request.session.expect("a kick names the session it found");
                 assert_eq!(request.incarnation, self.0.identity().map(|identity| identity.incarnation));
                 let has = |row: &&v1::Client| row.clientid == request.clientid && row.session == session;
@@ -393,6 +415,7 @@ impl Node for Service {
                     self.0.rows().iter().any(|row| has(&row)),
                     "a kick of a session that was not located"
                 );
+                self.0.kicked.lock().unwrap().push((request.clientid, session));
                 Outcome::Kicked
             }
         };

@@ -50,12 +50,12 @@ fn model(nodes: &[Arc<FakeNode>], order: Order) -> Vec<(String, String, String)>
     all.into_iter().map(|row| (row.clientid.clone(), row.node.clone(), username(&row))).collect()
 }
 
-struct Answer {
-    status: u16,
-    head: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) head: String,
     body: Vec<u8>,
     /// Whether the body came to its own end.
-    whole: bool,
+    pub(super) whole: bool,
 }
 
 impl Answer {
@@ -63,12 +63,12 @@ impl Answer {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// The rows and the last line.
-    fn lines(&self) -> (Vec<Value>, Value) {
+    pub(super) fn lines(&self) -> (Vec<Value>, Value) {
         assert!(self.text().ends_with('\n'));
         let mut lines: Vec<Value> =
             self.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -93,7 +93,11 @@ async fn open(gateway: SocketAddr, target: &str, version: &str, headers: &str) -
 }
 
 async fn ask(gateway: SocketAddr, target: &str, version: &str, headers: &str) -> Answer {
-    let mut stream = open(gateway, target, version, headers).await;
+    receive(open(gateway, target, version, headers).await).await
+}
+
+/// Reads an answer to the end of its connection.
+pub(super) async fn receive(mut stream: TcpStream) -> Answer {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).await.unwrap();
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
@@ -125,7 +129,7 @@ fn unchunk(mut left: &[u8]) -> (Vec<u8>, bool) {
     (body, false)
 }
 
-async fn eventually(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     for _ in 0..1000 {
         if holds() {
             return;

@@ -19,6 +19,7 @@ mod export;
 #[path = "../cluster/fake_node.rs"]
 #[allow(dead_code, reason = "it is told to do more in the tests of the cluster")]
 mod fake_node;
+mod kicks;
 mod limits;
 
 /// A client as far as these tests look at it.
@@ -63,12 +64,18 @@ async fn serve(layer: Layer, known: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(gateway.serve(listener, std::future::pending()));
+    await_known(address, known).await;
+    address
+}
+
+/// Waits until a gateway knows so many of its nodes.
+async fn await_known(address: SocketAddr, known: usize) {
     // The names of nodes are known once they have been probed.
     for _ in 0..100 {
         let (_, body) = send(address, "GET", "/nodes").await;
         let told = body["data"].as_array().unwrap().iter().filter(|node| node["node"].is_string());
         if told.count() == known {
-            return address;
+            return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -1,11 +1,14 @@
-//! Which clients a request is about: the parameters that lists and counts have in common.
+//! Which clients a request is about: the parameters that lists and counts have in common, and the filter of a bulk kick,
+//! which has the same names and values.
 
 use std::net::IpAddr;
 
 use rollcall_proto::address;
 use rollcall_proto::v1::{ConnState, Filter};
 
-use super::{BadParameter, Given, Parameter, bad_value, flag, integer, set};
+use super::{
+    BadParameter, FILTERS, Given, LIST, MOST_PARAMETERS, Parameter, bad_value, flag, integer, set, unknown,
+};
 use crate::cluster::Scope;
 
 /// What was read so far.
@@ -76,6 +79,27 @@ impl Narrowing {
         let scope = if nodes.is_empty() { Scope::All } else { Scope::Only(nodes) };
         Narrowed { filter, scope, partial }
     }
+}
+
+/// The filter of this name, among those that a list takes.
+pub(in crate::http) fn filter_name(name: &str) -> Result<&'static str, BadParameter> {
+    let filters = &LIST[..FILTERS];
+    let known = filters.iter().copied().find(|known| *known == name);
+    known.ok_or_else(|| unknown(name.to_owned(), filters))
+}
+
+/// Reads filters, by names of [`filter_name`] and with the values that they have in a query string.
+pub(in crate::http) fn filter(
+    filters: impl ExactSizeIterator<Item = (&'static str, String)>,
+) -> Result<Filter, BadParameter> {
+    if filters.len() > MOST_PARAMETERS {
+        return Err(BadParameter::TooMany { count: filters.len() });
+    }
+    let mut narrowing = Narrowing::default();
+    for (name, value) in filters {
+        narrowing.take(Parameter { name, value })?;
+    }
+    Ok(narrowing.filter)
 }
 
 /// Lets only this user name through, of those the filter lets through.

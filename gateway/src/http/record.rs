@@ -1,0 +1,116 @@
+//! A kick on its way into the record: a line before it is carried out, and one when it has ended.
+
+use http::request::Parts;
+
+use super::observe::{RemoteAddress, RequestId};
+use crate::audit::{Audit, Outcome, Record, Totals};
+use crate::http::Json;
+use crate::keys::Key;
+
+/// A kick that may have no last line yet. Dropped, it gets one that says so.
+#[derive(Debug)]
+pub(super) struct Pending {
+    audit: Audit,
+    record: Record,
+    begun: bool,
+    /// Nothing has been ended yet, and nothing is about to be.
+    pub(super) harmless: bool,
+}
+
+/// What a last line says.
+#[derive(Clone, Debug)]
+pub(super) struct Ending {
+    pub(super) outcome: Outcome,
+    /// The HTTP status, of what has one.
+    pub(super) status: Option<u16>,
+    pub(super) kicked_on: Vec<String>,
+    pub(super) message: Option<String>,
+    pub(super) totals: Option<Totals>,
+}
+
+impl Ending {
+    /// One that says no more than this.
+    pub(super) fn new(outcome: Outcome) -> Self {
+        Self { outcome, status: None, kicked_on: Vec::new(), message: None, totals: None }
+    }
+}
+
+impl Pending {
+    /// Of a request; nothing is on record yet.
+    pub(super) fn of(audit: &Audit, parts: &Parts, key: Option<&Key>, action: &'static str) -> Self {
+        let record = Record {
+            time: String::new(),
+            request: parts.extensions.get::<RequestId>().map(|id| id.shown().to_owned()),
+            remote: parts.extensions.get::<RemoteAddress>().map(|remote| remote.0),
+            key: key.map(|key| key.id.to_string()),
+            action,
+            clientid: None,
+            node: None,
+            outcome: Outcome::Asked,
+            body: None,
+            totals: None,
+            status: None,
+            kicked_on: Vec::new(),
+            message: None,
+        };
+        Self { audit: audit.clone(), record, begun: false, harmless: false }
+    }
+
+    /// Of one client, as far as it is known.
+    pub(super) fn about(mut self, clientid: Option<String>, node: Option<String>) -> Self {
+        self.record.clientid = clientid;
+        self.record.node = node;
+        self
+    }
+
+    /// One kick of those that this request asks for.
+    pub(super) fn one(&self, clientid: &str, node: Option<&str>) -> Self {
+        let record = Record { action: KICK, ..self.record.clone() };
+        let one = Self { audit: self.audit.clone(), record, begun: false, harmless: false };
+        one.about(Some(clientid.to_owned()), node.map(str::to_owned))
+    }
+
+    /// Writes the first line, with the body of a request that has one.
+    pub(super) async fn begin(&mut self, body: Option<Json>) -> std::io::Result<()> {
+        self.record.time = now();
+        let record = Record { body, ..self.record.clone() };
+        self.audit.put(&record).await?;
+        self.begun = true;
+        Ok(())
+    }
+
+    /// Writes the last line.
+    pub(super) async fn end(mut self, ending: Ending) {
+        self.begun = false;
+        let Ending { outcome, status, kicked_on, message, totals } = ending;
+        let record =
+            Record { time: now(), outcome, status, kicked_on, message, totals, ..self.record.clone() };
+        write_last(&self.audit, &record).await;
+    }
+}
+
+/// What a kick of one client is called.
+pub(super) const KICK: &str = "kick";
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        if self.begun {
+            let message =
+                Some("the deadline passed, or the client went away before the kick had ended".into());
+            let outcome = if self.harmless { Outcome::Failed } else { Outcome::Unknown };
+            let record = Record { time: now(), outcome, message, ..self.record.clone() };
+            let audit = self.audit.clone();
+            tokio::spawn(async move { write_last(&audit, &record).await });
+        }
+    }
+}
+
+async fn write_last(audit: &Audit, record: &Record) {
+    if let Err(error) = audit.put(record).await {
+        tracing::error!(%error, ?record, "the outcome of a kick cannot be put on record");
+    }
+}
+
+fn now() -> String {
+    jiff::Timestamp::now().to_string()
+}
