@@ -4,6 +4,7 @@
 
 mod audit;
 mod bad_input;
+mod bulk_kicks;
 mod cli;
 mod counters;
 mod failures;

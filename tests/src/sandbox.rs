@@ -121,6 +121,38 @@ impl Gateway {
         http::request(self.address(), method, &format!("{BASE}{target}"), &headers)
     }
 
+    /// A request of the operator with a JSON body.
+    ///
+    /// # Panics
+    /// If no whole response comes back.
+    #[must_use]
+    pub fn post(&self, target: &str, body: &Value) -> Response {
+        self.post_as(OPERATOR, target, body)
+    }
+
+    /// A request with a JSON body under another key.
+    ///
+    /// # Panics
+    /// As [`Self::post`].
+    #[must_use]
+    pub fn post_as(&self, key: (&str, &str), target: &str, body: &Value) -> Response {
+        http::send(self.address(), &self.post_bytes(key, target, body)).expect("a whole response")
+    }
+
+    /// What [`Self::post_as`] sends.
+    #[must_use]
+    pub fn post_bytes(&self, (id, secret): (&str, &str), target: &str, body: &Value) -> Vec<u8> {
+        let body = body.to_string();
+        let (authorization, length) = (http::basic(id, secret), body.len().to_string());
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", "application/json"),
+            ("content-length", length.as_str()),
+        ];
+        let head = http::head(self.address(), "POST", &format!("{BASE}{target}"), &headers);
+        (head + &body).into_bytes()
+    }
+
     /// GET.
     #[must_use]
     pub fn get(&self, target: &str) -> Response {

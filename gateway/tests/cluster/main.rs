@@ -21,6 +21,7 @@ use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 mod export;
 mod fake_node;
 mod health;
+mod sessions;
 mod share;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.
