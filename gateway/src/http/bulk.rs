@@ -182,7 +182,7 @@ impl BulkKicks {
                 check_partial(*partial, &found.completeness)?;
                 if found.more {
                     let all = CountQuery {
-                        filter: filter.clone(),
+                        filter: Filter::clone(filter),
                         group_by: None,
                         top: 0,
                         scope: request.scope.clone(),
@@ -201,7 +201,7 @@ impl BulkKicks {
     async fn dry_run(&self, request: &BulkRequest, deadline: Instant) -> Result<Response, ApiError> {
         let (filter, partial) = match &request.which {
             Which::Ids(ids) => (Filter { clientid: ids.clone(), ..Filter::default() }, true),
-            Which::Matching { filter, partial } => (filter.clone(), *partial),
+            Which::Matching { filter, partial } => (Filter::clone(filter), *partial),
         };
         let by_node = CountQuery {
             filter: filter.clone(),

@@ -91,7 +91,7 @@ pub(super) fn count(answer: &CountAnswer, group_by: Option<GroupBy>) -> impl Ser
 }
 
 /// What a count is to the cluster's: nothing is said where it is the same, and of a part of the nodes it is a lower bound.
-fn bound(completeness: &Completeness) -> Option<&'static str> {
+pub(super) fn bound(completeness: &Completeness) -> Option<&'static str> {
     (!completeness.is_whole()).then_some("at_least")
 }
 

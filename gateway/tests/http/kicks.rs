@@ -308,6 +308,7 @@ async fn a_silent_node_is_never_passed_over_in_silence() {
     let dry = bed.post(&json!({"filter": {"zone": "edge"}, "dry_run": true, "partial": true})).await;
     assert_eq!((dry.status, &dry.json()["meta"]["count"]), (200, &json!(2)));
     assert_eq!(dry.json()["meta"]["nodes"]["failed"], failed);
+    assert_eq!(dry.json()["meta"]["count_is"], "at_least");
 
     // Of ids it can be said one by one.
     let answer = bed.post(&json!({"clientids": ["edge-1", "edge-9"]})).await;

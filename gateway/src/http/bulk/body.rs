@@ -102,7 +102,7 @@ pub(super) enum Which {
     Ids(Vec<String>),
     /// The sessions that match.
     Matching {
-        filter: Filter,
+        filter: Box<Filter>,
         /// Whether it is fine to leave out those of nodes that do not answer.
         partial: bool,
     },
@@ -150,7 +150,7 @@ pub(super) fn request(body: &Json, limits: &KickLimits, now_ms: i64) -> Result<B
             if confirmed.is_none() && dry_run != Some(true) && excludes_nobody(&filter, now_ms) {
                 return Err(BadBody::Unconfirmed);
             }
-            Which::Matching { filter, partial: partial.unwrap_or(false) }
+            Which::Matching { filter: Box::new(filter), partial: partial.unwrap_or(false) }
         }
     };
     Ok(BulkRequest {

@@ -4,7 +4,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::audit::{Outcome, Totals};
-use crate::http::envelope::{Answer, Nodes};
+use crate::http::envelope::{Answer, Nodes, bound};
 use crate::page::completeness::Completeness;
 
 /// What became of one client, or of one session.
@@ -106,7 +106,8 @@ pub(super) fn dry_run<'a>(
 ) -> impl Serialize {
     let by_node = by_node.iter().map(|(node, count)| NodeCount { node, count: *count }).collect();
     let nodes = Nodes::whole(completeness);
-    let meta = DryRunMeta { dry_run: true, count, max: most, within_max, by_node, nodes };
+    let count_is = bound(completeness);
+    let meta = DryRunMeta { dry_run: true, count, count_is, max: most, within_max, by_node, nodes };
     Answer::new(meta, sample.map(|(node, clientid)| Sampled { node, clientid }).collect::<Vec<_>>())
 }
 
@@ -114,6 +115,8 @@ pub(super) fn dry_run<'a>(
 struct DryRunMeta<'a> {
     dry_run: bool,
     count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count_is: Option<&'static str>,
     max: usize,
     /// Whether `max` allows it.
     within_max: bool,

@@ -23,7 +23,7 @@ fn read(body: &str) -> Result<BulkRequest, BadBody> {
 
 fn filter_of(body: &str) -> Filter {
     match read(body).unwrap().which {
-        Which::Matching { filter, .. } => filter,
+        Which::Matching { filter, .. } => *filter,
         Which::Ids(ids) => panic!("{ids:?}"),
     }
 }
@@ -42,7 +42,7 @@ fn a_body_is_read_as_it_says() {
     let all = read(
         r#" {"rate":500, "max":10000, "dry_run":true, "nodes":["a@h","b@h"], "filter":{"zone":"edge"}, "partial":true}"#,
     );
-    let filter = Filter { zone: vec!["edge".into()], ..Filter::default() };
+    let filter = Box::new(Filter { zone: vec!["edge".into()], ..Filter::default() });
     let expected = BulkRequest {
         which: Which::Matching { filter, partial: true },
         scope: Scope::Only(vec!["a@h".into(), "b@h".into()]),
