@@ -111,8 +111,11 @@ pub(crate) async fn gateway(world: Shared, gateway: usize, slots: usize) -> turm
     let watch = async {
         loop {
             let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-            world.lock().gateways[gateway].tasks = tasks;
-            sleep(Duration::from_millis(100)).await;
+            {
+                let fewest = &mut world.lock().gateways[gateway].fewest_tasks;
+                *fewest = tasks.min(*fewest);
+            }
+            sleep(Duration::from_millis(70)).await;
         }
     };
     let incoming = incoming(listener).map(|(stream, remote)| (Box::new(stream) as BoxedStream, remote));

@@ -1,8 +1,10 @@
 //! Runs seeds, each in a process of its own: whatever a run draws from the system, such as random numbers or the time, is
 //! made from its seed, and a process that has run another seed before is no longer the same.
 
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::collections::BTreeMap;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use rand::SeedableRng as _;
@@ -12,8 +14,11 @@ use crate::seed::{self, Outcome};
 
 const USAGE: &str = "usage: tests/sim/run [--seeds N] [--from SEED] | --seed SEED [--quiet]";
 
-/// A child that takes longer hangs, seconds.
-const PATIENCE: u32 = 300;
+/// A seed that takes longer hangs; one takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+/// What went wrong often is shown so many times.
+const MOST_SHOWN: usize = 10;
 
 /// Seeds that are run twice, to see that a seed is the same every time: one in so many.
 const TWICE: u64 = 50;
@@ -71,6 +76,12 @@ fn one(seed: u64, quiet: bool) -> ExitCode {
         PANICKED.store(true, Ordering::Relaxed);
         panic_hook(panic);
     }));
+    std::thread::spawn(move || {
+        #[expect(clippy::disallowed_methods, reason = "a thread that does nothing else")]
+        std::thread::sleep(PATIENCE);
+        println!("seed {seed}: it does not come to an end");
+        std::process::abort();
+    });
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
     let clocks = mad_turmoil::time::SimClocksGuard::init();
     let run = std::thread::Builder::new().name(format!("seed {seed}")).spawn(move || seed::run(seed, !quiet));
@@ -80,8 +91,11 @@ fn one(seed: u64, quiet: bool) -> ExitCode {
         println!("seed {seed}: the simulation itself failed");
         return ExitCode::FAILURE;
     };
-    for violation in &violations {
+    for violation in violations.iter().take(MOST_SHOWN) {
         println!("seed {seed}: {violation}");
+    }
+    if violations.len() > MOST_SHOWN {
+        println!("seed {seed}: and {} more", violations.len() - MOST_SHOWN);
     }
     if PANICKED.load(Ordering::Relaxed) {
         println!("seed {seed}: something panicked");
@@ -94,14 +108,6 @@ fn one(seed: u64, quiet: bool) -> ExitCode {
     }
 }
 
-/// A seed in a process of its own.
-struct Running {
-    seed: u64,
-    child: Child,
-    /// Ticks of the loop that waits; there is no clock here but the simulation's.
-    waited: u32,
-}
-
 /// What a process said at its end.
 struct Ended {
     seed: u64,
@@ -109,44 +115,20 @@ struct Ended {
     text: String,
 }
 
-fn start(seed: u64) -> std::io::Result<Running> {
-    let program = std::env::current_exe()?;
-    let child = Command::new(program)
-        .args(["--seed", &seed.to_string(), "--quiet"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    Ok(Running { seed, child, waited: 0 })
-}
-
-impl Running {
-    /// What it said, once it has ended.
-    fn ended(&mut self) -> Option<Ended> {
-        const PAUSE: Duration = Duration::from_millis(5);
-        #[expect(clippy::disallowed_methods, reason = "this thread only waits for its children")]
-        std::thread::sleep(PAUSE);
-        self.waited += 1;
-        let hangs = self.waited * PAUSE.subsec_millis() > PATIENCE * 1000;
-        if hangs {
-            // It may have ended by itself just now.
-            let _ = self.child.kill();
+/// Runs a seed in a process of its own.
+fn child(seed: u64) -> Ended {
+    let program = std::env::current_exe();
+    let output = program
+        .and_then(|program| Command::new(program).args(["--seed", &seed.to_string(), "--quiet"]).output());
+    match output {
+        Ok(output) => {
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text).into_owned();
+            Ended { seed, succeeded: output.status.success(), text }
         }
-        self.child.try_wait().ok().flatten().or_else(|| hangs.then(|| self.child.wait().ok()).flatten()).map(
-            |status| {
-                let mut text = String::new();
-                let streams: [Option<Box<dyn std::io::Read>>; 2] = [
-                    self.child.stdout.take().map(|stream| Box::new(stream) as _),
-                    self.child.stderr.take().map(|stream| Box::new(stream) as _),
-                ];
-                for mut stream in streams.into_iter().flatten() {
-                    let _ = stream.read_to_string(&mut text);
-                }
-                if hangs {
-                    text.push_str("it does not come to an end\n");
-                }
-                Ended { seed: self.seed, succeeded: status.success() && !hangs, text }
-            },
-        )
+        Err(error) => {
+            Ended { seed, succeeded: false, text: format!("seed {seed}: cannot be started: {error}\n") }
+        }
     }
 }
 
@@ -154,33 +136,21 @@ fn many(options: &Options) -> ExitCode {
     let at_once = std::thread::available_parallelism().map_or(1, usize::from);
     let all = options.from..options.from.saturating_add(options.seeds);
     // Each seed, and some of them once more.
-    let mut queue = all.flat_map(|seed| std::iter::repeat_n(seed, if seed % TWICE == 1 { 2 } else { 1 }));
-    let mut running: Vec<Running> = Vec::new();
-    let mut said = std::collections::BTreeMap::<u64, String>::new();
+    let queue = all.flat_map(|seed| std::iter::repeat_n(seed, if seed % TWICE == 1 { 2 } else { 1 }));
+    let (queue, (ended, all_ended)) = (Mutex::new(queue), mpsc::channel());
+    let mut said = BTreeMap::<u64, String>::new();
     let (mut passed, mut failed, mut answers) = (0_u64, 0_u64, 0_u64);
-    loop {
-        while running.len() < at_once {
-            let Some(seed) = queue.next() else { break };
-            match start(seed) {
-                Ok(started) => running.push(started),
-                Err(error) => {
-                    println!("seed {seed}: cannot be started: {error}");
-                    failed += 1;
-                }
-            }
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            let (queue, ended) = (&queue, ended.clone());
+            scope.spawn(move || {
+                let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+                // Whoever listens does so until the last of these threads is gone.
+                while next().is_some_and(|seed| ended.send(child(seed)).is_ok()) {}
+            });
         }
-        if running.is_empty() {
-            break;
-        }
-        let mut ended = Vec::new();
-        running.retain_mut(|running| match running.ended() {
-            Some(end) => {
-                ended.push(end);
-                false
-            }
-            None => true,
-        });
-        for Ended { seed, succeeded, text } in ended {
+        drop(ended);
+        for Ended { seed, succeeded, text } in all_ended {
             let before = said.insert(seed, text.clone());
             let is_same = before.as_ref().is_none_or(|before| *before == text);
             if succeeded && is_same {
@@ -194,7 +164,7 @@ fn many(options: &Options) -> ExitCode {
             }
             println!("{text}replay it with: tests/sim/run --seed {seed}");
         }
-    }
+    });
     println!("{answers} answers were held against the truth");
     let word = if failed == 0 { "ok" } else { "FAILED" };
     println!("test result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out");

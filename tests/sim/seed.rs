@@ -19,7 +19,10 @@ use crate::world::{Assignment, Shared, World, now};
 const TICK: u64 = 5;
 
 /// Time for the gateways to find their nodes.
-const QUIET: u64 = 1_500;
+const QUIET: u64 = 1_000;
+
+/// How long a gateway's tasks are counted for.
+const COUNTING: u64 = 1_000;
 
 /// Time for connections that broke unseen to be found out, which keep-alives take 8 s for, and to be made anew.
 const SETTLE: u64 = 12_000;
@@ -54,7 +57,7 @@ impl Shape {
             clients: *[12, 60, 250, 600][..].get(rng.random_range(0..4)).unwrap_or(&60),
             workers: rng.random_range(2..=5),
             churn: *[0.0, 5.0, 40.0, 150.0][..].get(rng.random_range(0..4)).unwrap_or(&5.0),
-            until: QUIET + rng.random_range(4_000..9_000),
+            until: QUIET + COUNTING + rng.random_range(4_000..9_000),
         }
     }
 }
@@ -63,7 +66,7 @@ impl Shape {
 pub(crate) fn run(seed: u64, show_log: bool) -> Outcome {
     let mut rng = StdRng::seed_from_u64(seed);
     let shape = Shape::of(&mut rng);
-    let planned = fault::plan(&mut rng, shape.gateways, shape.slots, QUIET, shape.until);
+    let planned = fault::plan(&mut rng, shape.gateways, shape.slots, QUIET + COUNTING, shape.until);
     let mut truth = Truth::new(shape.slots, shape.slots);
     let mut churn = Churn::new(StdRng::seed_from_u64(rng.random()), shape.clients * 2, shape.churn);
     churn.populate(&mut truth, shape.clients);
@@ -130,10 +133,7 @@ fn own(slot: usize) -> Assignment {
 /// The clients' part, from the beginning to the end of the simulation.
 async fn load(world: Shared, gateways: usize, workers: u64, until: u64, seed: u64) -> turmoil::Result {
     sleep(Duration::from_millis(QUIET)).await;
-    let tasks = |world: &Shared| -> Vec<usize> {
-        world.lock().gateways.iter().map(|gateway| gateway.tasks).collect()
-    };
-    let tasks_before = tasks(&world);
+    let tasks_before = fewest_tasks(&world).await;
     let client = |number| Client {
         world: Arc::clone(&world),
         gateways,
@@ -147,7 +147,7 @@ async fn load(world: Shared, gateways: usize, workers: u64, until: u64, seed: u6
         sleep(Duration::from_millis(100)).await;
     }
     sleep(Duration::from_millis(SETTLE)).await;
-    let tasks_after = tasks(&world);
+    let tasks_after = fewest_tasks(&world).await;
     for (gateway, (before, after)) in tasks_before.into_iter().zip(tasks_after).enumerate() {
         world.log(format!("gateway {gateway} has {after} tasks, {before} before the load"));
         if after > before {
@@ -170,6 +170,15 @@ async fn load(world: Shared, gateways: usize, workers: u64, until: u64, seed: u6
         world.wrong("an agent has calls in flight, though nobody asks anything".to_owned());
     }
     Ok(())
+}
+
+/// The fewest tasks each gateway has within a time.
+async fn fewest_tasks(world: &Shared) -> Vec<usize> {
+    for gateway in &mut world.lock().gateways {
+        gateway.fewest_tasks = usize::MAX;
+    }
+    sleep(Duration::from_millis(COUNTING)).await;
+    world.lock().gateways.iter().map(|gateway| gateway.fewest_tasks).collect()
 }
 
 /// The faults to come, and those to be mended.

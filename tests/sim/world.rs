@@ -45,8 +45,8 @@ pub(crate) struct State {
 /// What is known of a gateway.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct GatewayState {
-    /// Tasks it has.
-    pub(crate) tasks: usize,
+    /// The fewest tasks it has had since this was last set: probes come and go.
+    pub(crate) fewest_tasks: usize,
     /// When it last came back; `None` while it is down.
     pub(crate) up_since: Option<u64>,
 }
