@@ -18,5 +18,6 @@ mod mosquitto;
 mod names;
 mod nodes;
 mod real;
+mod secrets;
 mod sessions;
 mod tls;

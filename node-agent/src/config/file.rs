@@ -66,7 +66,11 @@ impl FileConfig {
         toml::from_str(text).map_err(|error| {
             let span = error.span().unwrap_or(0..0);
             let (line, column) = place(text, span.start);
-            let reason = explain(text, span, error.message());
+            // What stands under a known key is shown. What is no TOML may be anything, such as a password under a key that
+            // there is none of.
+            let is_toml = toml::from_str::<toml::Table>(text).is_ok();
+            let reason =
+                if is_toml { explain(text, span, error.message()) } else { error.message().to_owned() };
             ConfigError::File { path: path.to_owned(), line, column, reason }
         })
     }

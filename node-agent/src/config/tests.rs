@@ -91,6 +91,8 @@ fn what_is_wrong_in_the_file_is_named_with_its_place() {
     ] {
         assert_eq!(file(text).unwrap_err(), expected, "{text}");
     }
+    let misplaced = file("password = hunter2").unwrap_err();
+    assert!(misplaced.starts_with("agent.toml:1:12: ") && !misplaced.contains("hunter2"), "{misplaced}");
     let broken = file("listen = ").unwrap_err();
     assert!(broken.starts_with("agent.toml:1:"), "{broken}");
     assert!(
