@@ -22,6 +22,10 @@ use self::args::Args;
 use self::file::FileConfig;
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::{Authentication, EmbeddedSettings, ListenerSettings};
+#[cfg(feature = "nats")]
+use crate::broker::nats::NatsSettings;
+#[cfg(feature = "rabbitmq")]
+use crate::broker::rabbitmq::RabbitmqSettings;
 use crate::broker::synthetic::{MAX_CHURN, MAX_CLIENTS};
 
 /// Where agents listen unless told otherwise.
@@ -64,6 +68,12 @@ pub enum BrokerConfig {
         /// NDJSON, see [`crate::broker::file`].
         path: PathBuf,
     },
+    /// A NATS server beside the agent.
+    #[cfg(feature = "nats")]
+    Nats(NatsSettings),
+    /// A RabbitMQ node beside the agent.
+    #[cfg(feature = "rabbitmq")]
+    Rabbitmq(RabbitmqSettings),
     /// Made-up clients.
     Synthetic {
         /// How many.
@@ -85,6 +95,10 @@ pub enum BrokerKind {
     Embedded,
     /// A fixed table of clients from an NDJSON file, for tests and demos
     File,
+    /// A NATS server, by its monitoring endpoint and logins
+    Nats,
+    /// A RabbitMQ node, by its management API
+    Rabbitmq,
     /// Made-up clients, for tests and load
     Synthetic,
 }
@@ -301,6 +315,18 @@ impl Config {
         {
             return invalid(format!("[embedded] {message}"));
         }
+        #[cfg(feature = "nats")]
+        if let BrokerConfig::Nats(settings) = &self.broker
+            && let Err(message) = settings.check()
+        {
+            return invalid(format!("[nats] {message}"));
+        }
+        #[cfg(feature = "rabbitmq")]
+        if let BrokerConfig::Rabbitmq(settings) = &self.broker
+            && let Err(message) = settings.check()
+        {
+            return invalid(format!("[rabbitmq] {message}"));
+        }
         Ok(())
     }
 }
@@ -312,7 +338,7 @@ fn default_node_name(listen: SocketAddr) -> String {
 }
 
 /// The flags that are of one broker: whether they are given, and of which.
-fn brokers_of(args: &Args) -> [(&'static str, bool, BrokerKind); 6] {
+fn brokers_of(args: &Args) -> [(&'static str, bool, BrokerKind); 12] {
     [
         ("--file", args.file.is_some(), BrokerKind::File),
         ("--clients", args.clients.is_some(), BrokerKind::Synthetic),
@@ -320,6 +346,12 @@ fn brokers_of(args: &Args) -> [(&'static str, bool, BrokerKind); 6] {
         ("--churn", args.churn.is_some(), BrokerKind::Synthetic),
         ("--mqtt-listen", !args.mqtt_listen.is_empty(), BrokerKind::Embedded),
         ("--password-file", args.password_file.is_some(), BrokerKind::Embedded),
+        ("--nats-url", args.nats_url.is_some(), BrokerKind::Nats),
+        ("--nats-client-address", args.nats_client_address.is_some(), BrokerKind::Nats),
+        ("--rabbitmq-url", args.rabbitmq_url.is_some(), BrokerKind::Rabbitmq),
+        ("--rabbitmq-username", args.rabbitmq_username.is_some(), BrokerKind::Rabbitmq),
+        ("--rabbitmq-password-file", args.rabbitmq_password_file.is_some(), BrokerKind::Rabbitmq),
+        ("--rabbitmq-node", args.rabbitmq_node.is_some(), BrokerKind::Rabbitmq),
     ]
 }
 
@@ -341,6 +373,8 @@ fn broker(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerConfi
             let path = path.ok_or_else(|| ConfigError::Invalid(missing.to_owned()))?;
             Ok(BrokerConfig::File { path })
         }
+        BrokerKind::Nats => nats(args, file),
+        BrokerKind::Rabbitmq => rabbitmq(args, file),
         BrokerKind::Synthetic => Ok(BrokerConfig::Synthetic {
             clients: args.clients.or(file.synthetic.clients).unwrap_or(1_000),
             seed: args.seed.or(file.synthetic.seed).unwrap_or(0),
@@ -364,9 +398,50 @@ fn embedded(args: &Args, file: &FileConfig, node_name: &str) -> Result<BrokerCon
 
 #[cfg(not(feature = "embedded"))]
 fn embedded(_: &Args, _: &FileConfig, _: &str) -> Result<BrokerConfig, ConfigError> {
-    let message =
-        "the broker is embedded, which this build of the agent leaves out: give --broker file or synthetic";
-    Err(ConfigError::Invalid(message.to_owned()))
+    Err(left_out(BrokerKind::Embedded))
+}
+
+#[cfg(feature = "nats")]
+fn nats(args: &Args, file: &FileConfig) -> Result<BrokerConfig, ConfigError> {
+    let mut settings = file.nats.clone();
+    if let Some(url) = &args.nats_url {
+        settings.url.clone_from(url);
+    }
+    if let Some(address) = &args.nats_client_address {
+        settings.client_address.clone_from(address);
+    }
+    Ok(BrokerConfig::Nats(settings))
+}
+
+#[cfg(not(feature = "nats"))]
+fn nats(_: &Args, _: &FileConfig) -> Result<BrokerConfig, ConfigError> {
+    Err(left_out(BrokerKind::Nats))
+}
+
+#[cfg(feature = "rabbitmq")]
+fn rabbitmq(args: &Args, file: &FileConfig) -> Result<BrokerConfig, ConfigError> {
+    let mut settings = file.rabbitmq.clone();
+    if let Some(url) = &args.rabbitmq_url {
+        settings.url.clone_from(url);
+    }
+    if let Some(username) = &args.rabbitmq_username {
+        settings.username.clone_from(username);
+    }
+    settings.password_file = args.rabbitmq_password_file.clone().or(settings.password_file);
+    settings.node = args.rabbitmq_node.clone().or(settings.node);
+    Ok(BrokerConfig::Rabbitmq(settings))
+}
+
+#[cfg(not(feature = "rabbitmq"))]
+fn rabbitmq(_: &Args, _: &FileConfig) -> Result<BrokerConfig, ConfigError> {
+    Err(left_out(BrokerKind::Rabbitmq))
+}
+
+#[cfg(not(all(feature = "embedded", feature = "nats", feature = "rabbitmq")))]
+fn left_out(kind: BrokerKind) -> ConfigError {
+    ConfigError::Invalid(format!(
+        "the broker is {kind}, which this build of the agent leaves out: give --broker file or synthetic"
+    ))
 }
 
 fn merge_tls(args: &Args, file: Option<Tls>) -> Result<Option<Tls>, ConfigError> {

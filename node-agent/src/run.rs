@@ -28,6 +28,10 @@ use tracing::{debug, info, warn};
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::{EmbeddedBroker, StartError};
 use crate::broker::file::{FileBroker, FileError};
+#[cfg(feature = "nats")]
+use crate::broker::nats::{self, NatsBroker};
+#[cfg(feature = "rabbitmq")]
+use crate::broker::rabbitmq::{self, RabbitmqBroker};
 use crate::broker::synthetic::SyntheticBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{BrokerConfig, Config};
@@ -58,6 +62,14 @@ pub enum RunError {
     #[cfg(feature = "embedded")]
     #[error(transparent)]
     Embedded(#[from] StartError),
+    /// NATS cannot be asked with these settings.
+    #[cfg(feature = "nats")]
+    #[error(transparent)]
+    Nats(#[from] nats::StartError),
+    /// RabbitMQ cannot be asked with these settings.
+    #[cfg(feature = "rabbitmq")]
+    #[error(transparent)]
+    Rabbitmq(#[from] rabbitmq::StartError),
     /// The address cannot be listened on.
     #[error("cannot listen on {address}: {reason}")]
     Listen {
@@ -128,6 +140,10 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
             let broker = opened.map_err(|error| RunError::Serve(error.to_string()))??;
             Ok(StartedBroker::of(Arc::new(broker)))
         }
+        #[cfg(feature = "nats")]
+        BrokerConfig::Nats(settings) => Ok(StartedBroker::of(Arc::new(NatsBroker::open(settings).await?))),
+        #[cfg(feature = "rabbitmq")]
+        BrokerConfig::Rabbitmq(settings) => Ok(StartedBroker::of(Arc::new(RabbitmqBroker::open(settings)?))),
         BrokerConfig::Synthetic { clients, seed, churn } => {
             let broker = SyntheticBroker::new(*clients, *seed, &config.node_name).with_churn(*churn);
             Ok(StartedBroker::of(Arc::new(broker)))
@@ -147,6 +163,10 @@ pub fn check_files(config: &Config) -> Result<(), RunError> {
         #[cfg(feature = "embedded")]
         BrokerConfig::Embedded(settings) => EmbeddedBroker::check_files(settings)?,
         BrokerConfig::File { path } => drop(FileBroker::open(path, &config.node_name)?),
+        #[cfg(feature = "nats")]
+        BrokerConfig::Nats(settings) => NatsBroker::check_files(settings)?,
+        #[cfg(feature = "rabbitmq")]
+        BrokerConfig::Rabbitmq(settings) => drop(RabbitmqBroker::open(settings)?),
         BrokerConfig::Synthetic { .. } | BrokerConfig::Host => {}
     }
     Ok(())

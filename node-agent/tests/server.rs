@@ -38,8 +38,8 @@ struct Broken {
 
 #[async_trait]
 impl Broker for Broken {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

@@ -79,8 +79,8 @@ impl Scripted {
 
 #[async_trait]
 impl Broker for Scripted {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

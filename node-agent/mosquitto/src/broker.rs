@@ -89,8 +89,8 @@ impl MosquittoBroker {
 
 #[async_trait]
 impl Broker for MosquittoBroker {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

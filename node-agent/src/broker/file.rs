@@ -19,12 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use rollcall_proto::SortField;
 use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities, send_resync};
 use table::{Clients, Table};
 
 pub use table::FileError;
@@ -73,7 +74,8 @@ impl FileBroker {
         let info = BrokerInfo {
             kind: "file",
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: vec!["kick".to_owned(), "offline-sessions".to_owned()],
+            // Whatever a line holds.
+            capabilities: capabilities(&["kick", "offline-sessions"], &SortField::LIVE),
             mqtt_addresses: Vec::new(),
         };
         let state = State { table, read: Some((clients, fingerprint)), kicked: None };
@@ -114,8 +116,8 @@ impl From<&std::fs::Metadata> for Fingerprint {
 
 #[async_trait]
 impl Broker for FileBroker {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

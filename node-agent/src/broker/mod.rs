@@ -16,7 +16,19 @@
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod file;
+#[cfg(feature = "polled")]
+mod http;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "polled")]
+mod polled;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+#[cfg(feature = "polled")]
+mod secret;
 pub mod synthetic;
+#[cfg(feature = "tcp-info")]
+pub mod tcp_info;
 
 use async_trait::async_trait;
 use rollcall_proto::SortField;
@@ -100,7 +112,8 @@ pub enum BrokerError {
     Refused(String),
 }
 
-/// What is fixed about a broker while its agent runs.
+/// What is known about a broker as a whole. Of one that is not in the agent's process it can change: it may be away at
+/// first, and another version when it is back.
 #[derive(Clone, Debug, Default)]
 pub struct BrokerInfo {
     /// The adapter's name: embedded, file, synthetic, ...
@@ -113,11 +126,21 @@ pub struct BrokerInfo {
     pub mqtt_addresses: Vec<String>,
 }
 
+/// Names of abilities, and of the live figures that a broker tells, as they stand in [`BrokerInfo::capabilities`].
+#[must_use]
+pub fn capabilities(abilities: &[&str], figures: &[SortField]) -> Vec<String> {
+    let name = |figure: &SortField| {
+        let name = figure.as_str_name();
+        format!("statistics:{}", name.strip_prefix("SORT_FIELD_").unwrap_or(name).to_lowercase())
+    };
+    abilities.iter().map(ToString::to_string).chain(figures.iter().map(name)).collect()
+}
+
 /// A broker node, seen through its adapter.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// What is fixed about it.
-    fn info(&self) -> &BrokerInfo;
+    /// What is known about it now, without asking it.
+    fn info(&self) -> BrokerInfo;
 
     /// Sends every change of its clients, beginning with a resync, until the receiver is dropped. A full channel
     /// is waited for, never skipped. Returns early only when the broker is gone for good.

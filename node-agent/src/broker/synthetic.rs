@@ -118,8 +118,8 @@ impl SyntheticBroker {
 
 #[async_trait]
 impl Broker for SyntheticBroker {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

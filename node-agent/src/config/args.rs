@@ -79,6 +79,39 @@ pub struct Args {
     /// The table, one JSON object a line; only rows of this node are served
     #[arg(long, value_name = "PATH", env = "ROLLCALL_AGENT_FILE", help_heading = "Broker file")]
     pub file: Option<PathBuf>,
+    /// The monitoring endpoint of the NATS server [default: http://127.0.0.1:8222]
+    #[arg(long, value_name = "URL", env = "ROLLCALL_AGENT_NATS_URL", help_heading = "Broker nats")]
+    pub nats_url: Option<String>,
+    /// Where NATS clients connect, for the logins of the file [default: 127.0.0.1:4222]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        env = "ROLLCALL_AGENT_NATS_CLIENT_ADDRESS",
+        help_heading = "Broker nats"
+    )]
+    pub nats_client_address: Option<String>,
+    /// The management API of RabbitMQ [default: http://127.0.0.1:15672]
+    #[arg(long, value_name = "URL", env = "ROLLCALL_AGENT_RABBITMQ_URL", help_heading = "Broker rabbitmq")]
+    pub rabbitmq_url: Option<String>,
+    /// The user to ask it as [default: guest]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "ROLLCALL_AGENT_RABBITMQ_USERNAME",
+        help_heading = "Broker rabbitmq"
+    )]
+    pub rabbitmq_username: Option<String>,
+    /// File whose first line is that user's password
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "ROLLCALL_AGENT_RABBITMQ_PASSWORD_FILE",
+        help_heading = "Broker rabbitmq"
+    )]
+    pub rabbitmq_password_file: Option<PathBuf>,
+    /// The node of the RabbitMQ cluster whose clients to report [default: the one that answers]
+    #[arg(long, value_name = "NAME", env = "ROLLCALL_AGENT_RABBITMQ_NODE", help_heading = "Broker rabbitmq")]
+    pub rabbitmq_node: Option<String>,
     /// How many clients to make up [default: 1000]
     #[arg(long, value_name = "N", env = "ROLLCALL_AGENT_CLIENTS", value_parser = number, help_heading = "Broker synthetic")]
     pub clients: Option<u64>,

@@ -11,6 +11,10 @@ use super::args::EXPECTED_ADDRESS;
 use super::{BrokerKind, ConfigError, LogFormat, Tls};
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::EmbeddedSettings;
+#[cfg(feature = "nats")]
+use crate::broker::nats::NatsSettings;
+#[cfg(feature = "rabbitmq")]
+use crate::broker::rabbitmq::RabbitmqSettings;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -32,6 +36,16 @@ pub(super) struct FileConfig {
     /// A file may hold settings for a build that has the embedded broker.
     #[cfg(not(feature = "embedded"))]
     pub(super) embedded: Option<de::IgnoredAny>,
+    #[cfg(feature = "nats")]
+    pub(super) nats: NatsSettings,
+    /// As `embedded`.
+    #[cfg(not(feature = "nats"))]
+    pub(super) nats: Option<de::IgnoredAny>,
+    #[cfg(feature = "rabbitmq")]
+    pub(super) rabbitmq: RabbitmqSettings,
+    /// As `embedded`.
+    #[cfg(not(feature = "rabbitmq"))]
+    pub(super) rabbitmq: Option<de::IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -10,6 +10,10 @@ use super::EmbeddedSettings;
 use super::{BrokerConfig, BrokerKind, Config, LogFormat};
 #[cfg(feature = "embedded")]
 use crate::broker::embedded::{Authentication, ListenerSettings, TlsSettings, Transport};
+#[cfg(feature = "nats")]
+use crate::broker::nats::{NatsAccount, NatsLogin, NatsSettings};
+#[cfg(feature = "rabbitmq")]
+use crate::broker::rabbitmq::RabbitmqSettings;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,6 +46,10 @@ impl fmt::Display for Config {
             #[cfg(feature = "embedded")]
             BrokerConfig::Embedded(settings) => embedded(f, settings),
             BrokerConfig::File { path: table } => writeln!(f, "\n[file]\npath = {}", path(table)),
+            #[cfg(feature = "nats")]
+            BrokerConfig::Nats(settings) => nats(f, settings),
+            #[cfg(feature = "rabbitmq")]
+            BrokerConfig::Rabbitmq(settings) => rabbitmq(f, settings),
             BrokerConfig::Synthetic { clients, seed, churn } => {
                 writeln!(f, "\n[synthetic]\nclients = {clients}\nseed = {seed}\nchurn = {churn}")
             }
@@ -100,6 +108,56 @@ fn embedded(f: &mut fmt::Formatter<'_>, settings: &EmbeddedSettings) -> fmt::Res
     Ok(())
 }
 
+#[cfg(feature = "nats")]
+fn nats(f: &mut fmt::Formatter<'_>, settings: &NatsSettings) -> fmt::Result {
+    let NatsSettings {
+        url,
+        server_name,
+        client_address,
+        mqtt_address,
+        tls_ca,
+        system,
+        accounts,
+        poll_interval_ms,
+        timeout_ms,
+    } = settings;
+    writeln!(f, "\n[nats]\nurl = {}\nclient_address = {}", text(url), text(client_address))?;
+    for (key, value) in [("server_name", server_name), ("mqtt_address", mqtt_address)] {
+        if let Some(value) = value {
+            writeln!(f, "{key} = {}", text(value))?;
+        }
+    }
+    if let Some(file) = tls_ca {
+        writeln!(f, "tls_ca = {}", path(file))?;
+    }
+    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")?;
+    if let Some(NatsLogin { username, password_file }) = system {
+        writeln!(f, "\n[nats.system]\nusername = {}", text(username))?;
+        writeln!(f, "password_file = {}", path(password_file))?;
+    }
+    for NatsAccount { name, username, password_file } in accounts {
+        writeln!(f, "\n[[nats.accounts]]\nname = {}\nusername = {}", text(name), text(username))?;
+        writeln!(f, "password_file = {}", path(password_file))?;
+    }
+    Ok(())
+}
+
+#[cfg(feature = "rabbitmq")]
+fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Result {
+    let RabbitmqSettings { url, username, password_file, tls_ca, node, poll_interval_ms, timeout_ms } =
+        settings;
+    writeln!(f, "\n[rabbitmq]\nurl = {}\nusername = {}", text(url), text(username))?;
+    for (key, file) in [("password_file", password_file), ("tls_ca", tls_ca)] {
+        if let Some(file) = file {
+            writeln!(f, "{key} = {}", path(file))?;
+        }
+    }
+    if let Some(node) = node {
+        writeln!(f, "node = {}", text(node))?;
+    }
+    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")
+}
+
 fn path(path: &Path) -> String {
     text(&path.display().to_string())
 }
@@ -117,6 +175,10 @@ impl BrokerConfig {
             #[cfg(feature = "embedded")]
             Self::Embedded(_) => Some(BrokerKind::Embedded),
             Self::File { .. } => Some(BrokerKind::File),
+            #[cfg(feature = "nats")]
+            Self::Nats(_) => Some(BrokerKind::Nats),
+            #[cfg(feature = "rabbitmq")]
+            Self::Rabbitmq(_) => Some(BrokerKind::Rabbitmq),
             Self::Synthetic { .. } => Some(BrokerKind::Synthetic),
             Self::Host => None,
         }
@@ -128,6 +190,8 @@ impl fmt::Display for BrokerKind {
         f.write_str(match self {
             Self::Embedded => "embedded",
             Self::File => "file",
+            Self::Nats => "nats",
+            Self::Rabbitmq => "rabbitmq",
             Self::Synthetic => "synthetic",
         })
     }

@@ -10,8 +10,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::warn;
 
+use super::StartError;
 use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
-use super::{StartError, tcp_info};
+use crate::broker::tcp_info;
 
 /// A listener as it runs.
 #[derive(Debug)]

@@ -7,7 +7,7 @@
 //!
 //! Where it looks: `listen` opens the doors, `node` finds things in the broker's tables, `read` makes rows of
 //! them, `registry` keeps numbers and counters that outlive a connection, `hooks` feeds it from the broker's
-//! events, `follow` reports changes, `kick` ends sessions, [`tcp_info`] asks the kernel.
+//! events, `follow` reports changes, `kick` ends sessions, [`super::tcp_info`] asks the kernel.
 //!
 //! | field | what it says |
 //! |---|---|
@@ -51,7 +51,6 @@ mod read;
 mod registry;
 mod retained;
 pub mod settings;
-pub mod tcp_info;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -80,7 +79,7 @@ use self::passwords::{PasswordFile, PasswordFileError};
 use self::registry::Registry;
 use self::retained::RetainedMessages;
 pub use self::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities};
 
 /// The version of the broker crate, pinned in Cargo.toml.
 const VERSION: &str = "rmqtt 0.24.0";
@@ -210,7 +209,7 @@ impl EmbeddedBroker {
             info: BrokerInfo {
                 kind: "embedded",
                 version: VERSION.to_owned(),
-                capabilities: capabilities(counts_traffic),
+                capabilities: capabilities(&["kick", "offline-sessions"], &known_figures(counts_traffic)),
                 mqtt_addresses,
             },
             node: Arc::new(Node {
@@ -257,8 +256,8 @@ impl Drop for EmbeddedBroker {
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
@@ -315,27 +314,24 @@ fn install_crypto_provider() {
     }
 }
 
-fn capabilities(counts_traffic: bool) -> Vec<String> {
-    let counted = ["recv_oct", "recv_cnt", "send_oct", "send_cnt"];
-    let known = [
-        "subscriptions_cnt",
-        "max_subscriptions",
-        "inflight",
-        "max_inflight",
-        "mqueue_len",
-        "max_mqueue",
-        "mqueue_dropped",
-        "max_awaiting_rel",
-        "recv_pkt",
-        "recv_msg",
-        "send_msg",
+fn known_figures(counts_traffic: bool) -> Vec<SortField> {
+    let mut known = vec![
+        SortField::SubscriptionsCnt,
+        SortField::MaxSubscriptions,
+        SortField::Inflight,
+        SortField::MaxInflight,
+        SortField::MqueueLen,
+        SortField::MaxMqueue,
+        SortField::MqueueDropped,
+        SortField::MaxAwaitingRel,
+        SortField::RecvPkt,
+        SortField::RecvMsg,
+        SortField::SendMsg,
     ];
-    let statistics = known.into_iter().chain(counted.into_iter().filter(|_| counts_traffic));
-    ["kick", "offline-sessions"]
-        .into_iter()
-        .map(ToOwned::to_owned)
-        .chain(statistics.map(|field| format!("statistics:{field}")))
-        .collect()
+    if counts_traffic {
+        known.extend([SortField::RecvOct, SortField::RecvCnt, SortField::SendOct, SortField::SendCnt]);
+    }
+    known
 }
 
 #[cfg(test)]

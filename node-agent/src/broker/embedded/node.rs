@@ -9,13 +9,12 @@ use rmqtt::context::ServerContext;
 use rmqtt::session::Session;
 use rmqtt::types::{ClientId, Id};
 use rollcall_proto::v1::Client;
-use tracing::debug;
 
 use super::listen::Door;
 use super::registry::{ConnectionRecord, Registry};
-use super::tcp_info::{self, Traffic};
 use super::{hooks, read};
 use crate::broker::SessionRef;
+use crate::broker::tcp_info::{self, Traffic};
 
 /// What all parts of the adapter share.
 pub(super) struct Node {
@@ -80,42 +79,18 @@ impl Node {
 
     /// What the kernel knows of the connections of these rows.
     pub(super) async fn traffic(&self, rows: &[Option<Row>]) -> HashMap<TrafficKey, Traffic> {
-        let mut wanted: HashMap<u16, Vec<u16>> = HashMap::new();
+        let mut wanted: HashMap<(SocketAddr, SocketAddr), TrafficKey> = HashMap::new();
         for (session, _) in rows.iter().flatten() {
-            let is_direct = self.door(session).is_some_and(|door| door.direct);
-            if let Some((listener, peer)) = Self::traffic_key(session)
-                && is_direct
+            if let Some(door) = self.door(session).filter(|door| door.direct)
+                && let Some(key) = Self::traffic_key(session)
                 && session.connected().await.unwrap_or(false)
             {
-                wanted.entry(listener).or_default().push(peer.port());
+                wanted.insert((door.address, key.1), key);
             }
         }
-        let questions: Vec<(u16, SocketAddr, Vec<u16>)> = wanted
-            .into_iter()
-            .filter_map(|(number, ports)| {
-                Some((number, self.doors.get(usize::from(number).checked_sub(1)?)?.address, ports))
-            })
-            .collect();
-        if questions.is_empty() {
-            return HashMap::new();
-        }
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "system calls of some milliseconds at most, without waiting"
-        )]
-        let answers = tokio::task::spawn_blocking(move || {
-            let mut answers = HashMap::new();
-            for (number, address, ports) in questions {
-                match tcp_info::established(address, &ports) {
-                    Ok(found) => {
-                        answers.extend(found.into_iter().map(|(peer, traffic)| ((number, peer), traffic)));
-                    }
-                    Err(error) => debug!(%address, %error, "the kernel does not tell bytes and segments"),
-                }
-            }
-            answers
-        });
-        answers.await.unwrap_or_default()
+        let told = tcp_info::of_connections(wanted.keys().copied().collect()).await;
+        // The answers may be about others too.
+        told.into_iter().filter_map(|(ends, traffic)| Some((*wanted.get(&ends)?, traffic))).collect()
     }
 
     /// Removes the entry of a connection whose task has gone; false if another connection is under way instead.

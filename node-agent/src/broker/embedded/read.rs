@@ -12,7 +12,7 @@ use rollcall_proto::address;
 use rollcall_proto::v1::{Client, ConnState, Statistics};
 
 use super::registry::ConnectionRecord;
-use super::tcp_info::Traffic;
+use crate::broker::tcp_info::Traffic;
 
 /// The identity of a client. `zone` is that of the listener it came in by.
 pub(super) async fn client(session: &Session, record: &ConnectionRecord, zone: Option<&str>) -> Client {

@@ -10,7 +10,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -19,6 +19,7 @@ use netlink_packet_sock_diag::inet::nlas::Nla;
 use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use netlink_sys::{Socket, SocketAddr as NetlinkAddress};
+use tracing::debug;
 
 /// What passed over one connection since it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,46 @@ pub fn established(listener: SocketAddr, peer_ports: &[u16]) -> io::Result<HashM
         Err(error) if error.kind() == io::ErrorKind::InvalidInput && !ports.is_empty() => ask(listener, &[]),
         answered => answered,
     }
+}
+
+/// The traffic of connections, by both of their ends: the listener's side as the connection has it, and the peer, in
+/// canonical form. What the kernel does not tell is left out.
+pub async fn of_connections(
+    connections: Vec<(SocketAddr, SocketAddr)>,
+) -> HashMap<(SocketAddr, SocketAddr), Traffic> {
+    if connections.is_empty() {
+        return HashMap::new();
+    }
+    let mut questions: HashMap<SocketAddr, Vec<u16>> = HashMap::new();
+    for (listener, peer) in connections {
+        questions.entry(listener).or_default().push(peer.port());
+    }
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "system calls of some milliseconds at most, without waiting"
+    )]
+    let answers = tokio::task::spawn_blocking(move || {
+        let mut answers = HashMap::new();
+        for (listener, ports) in questions {
+            // A listener for both families has IPv6 sockets also for IPv4 addresses.
+            let mapped = match listener.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => Some(Ipv6Addr::UNSPECIFIED),
+                IpAddr::V4(ip) => Some(ip.to_ipv6_mapped()),
+                IpAddr::V6(_) => None,
+            };
+            let mapped = mapped.map(|ip| SocketAddr::new(ip.into(), listener.port()));
+            for address in std::iter::once(listener).chain(mapped) {
+                match established(address, &ports) {
+                    Ok(found) => {
+                        answers.extend(found.into_iter().map(|(peer, traffic)| ((listener, peer), traffic)))
+                    }
+                    Err(error) => debug!(%address, %error, "the kernel does not tell bytes and segments"),
+                }
+            }
+        }
+        answers
+    });
+    answers.await.unwrap_or_default()
 }
 
 fn ask(listener: SocketAddr, peer_ports: &[u16]) -> io::Result<HashMap<SocketAddr, Traffic>> {
