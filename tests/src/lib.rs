@@ -8,6 +8,7 @@
 //! - [`http`]: a client that sends targets byte for byte, also those no library would send.
 //! - [`mosquitto`]: a broker of its own, with the agent as its plugin.
 //! - [`mqtt`]: an MQTT client that counts its own bytes and packets.
+//! - [`brokers`]: brokers of other makers, each in a process of its own.
 //! - [`mod@bench`]: what the benchmark computes.
 //! - [`rows`] and [`model`]: made-up clients, and what any list of them must look like.
 //!
@@ -16,6 +17,7 @@
 
 pub mod bench;
 pub mod binaries;
+pub mod brokers;
 pub mod http;
 pub mod model;
 pub mod mosquitto;
