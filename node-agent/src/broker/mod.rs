@@ -116,7 +116,7 @@ pub enum BrokerError {
 /// first, and another version when it is back.
 #[derive(Clone, Debug, Default)]
 pub struct BrokerInfo {
-    /// The adapter's name: embedded, file, synthetic, ...
+    /// The adapter's name: embedded, file, nats, rabbitmq, ...
     pub kind: &'static str,
     /// The broker's own version.
     pub version: String,

@@ -84,7 +84,7 @@ fn what_is_wrong_in_the_file_is_named_with_its_place() {
         ),
         (
             "broker = \"mosquito\"",
-            "agent.toml:1:10: broker = \"mosquito\": unknown variant `mosquito`, expected one of `embedded`, `file`, `synthetic`",
+            "agent.toml:1:10: broker = \"mosquito\": unknown variant `mosquito`, expected one of `embedded`, `file`, `nats`, `rabbitmq`, `synthetic`",
         ),
         ("[log]\nfromat = \"json\"", "agent.toml:2:1: unknown field `fromat`, expected `format` or `filter`"),
         ("[tls]\ncert = \"x\"", "agent.toml:1:1: missing field `key`"),
@@ -176,7 +176,7 @@ fn what_is_wrong_on_the_command_line_is_one_line() {
         ),
         (
             &["--broker", "mosquito"],
-            "invalid value 'mosquito' for '--broker <KIND>' [possible values: embedded, file, synthetic]",
+            "invalid value 'mosquito' for '--broker <KIND>' [possible values: embedded, file, nats, rabbitmq, synthetic]",
         ),
         (
             &["--drain-timeout", "1h"],
@@ -241,6 +241,16 @@ fn the_settings_shown_can_be_used_as_a_file() {
         cases.push((listeners, vec!["--password-file", "users"]));
         cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8", vec![]));
     }
+    if cfg!(feature = "rabbitmq") {
+        let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100";
+        cases.push((text, vec!["--broker", "rabbitmq", "--rabbitmq-password-file", "p"]));
+    }
+    if cfg!(feature = "nats") {
+        let text = "[nats]\nserver_name = 'n'\nmqtt_address = 'h:1'\ntimeout_ms = 60000\n\
+                    system = { username = 'u', password_file = 'p' }\n\
+                    accounts = [{ name = '$G', username = 'v', password_file = 'q' }]";
+        cases.push((text, vec!["--broker", "nats", "--nats-client-address", "[::1]:4"]));
+    }
     for (text, flags) in cases {
         let shown = load(&flags, text).unwrap().to_string();
         assert_eq!(load(&[], &shown).unwrap().to_string(), shown);
@@ -252,6 +262,73 @@ fn the_settings_shown_can_be_used_as_a_file() {
 fn the_command_line_is_consistent() {
     use clap::CommandFactory as _;
     Cli::command().debug_assert();
+}
+
+#[cfg(feature = "rabbitmq")]
+#[test]
+fn settings_of_rabbitmq_are_checked_and_overridden_by_flags() {
+    let with = |flags: &[&str], text: &str| load(&[&["--broker", "rabbitmq"], flags].concat(), text);
+    let refused = |flags: &[&str], text: &str| with(flags, text).unwrap_err();
+    let file = ["--rabbitmq-password-file", "p"];
+    let BrokerConfig::Rabbitmq(settings) = with(
+        &["--rabbitmq-url", "http://h:1", "--rabbitmq-username", "u", "--rabbitmq-node", "r@h"],
+        "[rabbitmq]\npassword_file = 'p'\nusername = 'v'",
+    )
+    .unwrap()
+    .broker
+    else {
+        panic!("another broker")
+    };
+    assert_eq!((settings.url.as_str(), settings.username.as_str()), ("http://h:1", "u"));
+    assert_eq!((settings.node.as_deref(), settings.password_file), (Some("r@h"), Some("p".into())));
+    assert_eq!(
+        refused(&[], ""),
+        "[rabbitmq] password_file is missing, expected a file with the password of username"
+    );
+    assert_eq!(
+        refused(&[&file[..], &["--rabbitmq-url", "ftp://h"]].concat(), ""),
+        "[rabbitmq] url is \"ftp://h\", expected http or https"
+    );
+    assert_eq!(
+        refused(&[&file[..], &["--rabbitmq-node", "h"]].concat(), ""),
+        "[rabbitmq] node is \"h\", expected a name such as rabbit@host"
+    );
+    assert_eq!(
+        refused(&file, "[rabbitmq]\npoll_interval_ms = 99"),
+        "[rabbitmq] poll_interval_ms is 99, expected 100 to 3600000"
+    );
+    // A password cannot be written into the file.
+    assert!(refused(&file, "[rabbitmq]\npassword = 'x'").contains("unknown field `password`"));
+    assert_eq!(
+        load(&[&SYNTHETIC[..], &file].concat(), "").unwrap_err(),
+        "--rabbitmq-password-file (or ROLLCALL_AGENT_RABBITMQ_PASSWORD_FILE) is given, but the broker is synthetic, \
+         expected rabbitmq"
+    );
+}
+
+#[cfg(feature = "nats")]
+#[test]
+fn settings_of_nats_are_checked() {
+    let refused = |text: &str| load(&["--broker", "nats"], &format!("[nats]\n{text}")).unwrap_err();
+    assert_eq!(
+        refused("client_address = 'h'"),
+        "[nats] client_address is \"h\", expected host and port, such as 127.0.0.1:4222"
+    );
+    assert_eq!(
+        refused("mqtt_address = ':1'"),
+        "[nats] mqtt_address is \":1\", expected host and port, such as 127.0.0.1:4222"
+    );
+    assert_eq!(refused("timeout_ms = 60001"), "[nats] timeout_ms is 60001, expected 100 to 60000");
+    let login = "{ name = 'A', username = 'u', password_file = 'p' }";
+    assert_eq!(
+        refused(&format!("accounts = [{login}, {login}]")),
+        "[nats] accounts name \"A\" twice, expected one login of each"
+    );
+    assert!(
+        refused("url = 'https://h'")
+            .starts_with("[nats] url is \"https://h\", expected a file with the authorities")
+    );
+    assert!(load(&["--broker", "nats"], "").is_ok());
 }
 
 #[cfg(feature = "embedded")]

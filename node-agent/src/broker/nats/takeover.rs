@@ -167,7 +167,7 @@ mod tests {
     async fn only_connack_is_taken_for_an_answer() {
         for (answer, expected) in [([0x20, 2, 0, 0], Some(0)), ([0x20, 2, 0, 5], Some(5)), (*b"HTTP", None)] {
             let (ours, mut theirs) = tokio::io::duplex(64);
-            let server = async {
+            let server = async move {
                 let mut got = [0; 2];
                 theirs.read_exact(&mut got).await.unwrap();
                 theirs.write_all(&answer).await.unwrap();
