@@ -96,8 +96,8 @@ impl ScriptedBroker {
 
 #[async_trait]
 impl Broker for ScriptedBroker {
-    fn info(&self) -> &BrokerInfo {
-        &self.info
+    fn info(&self) -> BrokerInfo {
+        self.info.clone()
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {

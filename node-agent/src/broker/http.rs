@@ -22,7 +22,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::secret::Secret;
@@ -32,6 +32,11 @@ const MAX_BODY: usize = 64 << 20;
 
 /// Connections kept for later, and for how long; less than brokers keep theirs.
 const IDLE: (usize, Duration) = (16, Duration::from_secs(20));
+
+/// How often what failed inside the other side is asked again, and after what pause. RabbitMQ answers 500 now and then about
+/// a connection whose statistics it is just collecting. Everything that is asked here may be asked twice.
+const RETRIES: u32 = 3;
+const BEFORE_RETRY: Duration = Duration::from_millis(100);
 
 /// All but letters, digits and `-._~`.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -132,7 +137,19 @@ impl HttpClient {
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<Zeroizing<Vec<u8>>, HttpError> {
-        match timeout(self.within, self.exchange(method, path)).await {
+        let attempts = async {
+            let mut again = RETRIES;
+            loop {
+                match self.exchange(method.clone(), path).await {
+                    Err(HttpError::Status { status, .. }) if status.is_server_error() && again > 0 => {
+                        again -= 1;
+                        sleep(BEFORE_RETRY).await;
+                    }
+                    answered => return answered,
+                }
+            }
+        };
+        match timeout(self.within, attempts).await {
             Ok(answered) => answered,
             Err(_) => Err(HttpError::Timeout { path: bare(path), within: self.within }),
         }
@@ -264,6 +281,57 @@ mod tests {
                 "{url}: {outcome}"
             );
         }
+    }
+
+    /// Answers so many connections with these, one each, and gives the requests' first lines.
+    async fn answer(listener: tokio::net::TcpListener, answers: &[&str]) -> Vec<String> {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let mut asked = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let length = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..length]).into_owned();
+            asked.push(request.lines().next().unwrap_or_default().to_owned());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+        asked
+    }
+
+    async fn ask(answers: &[&str]) -> (Result<Option<Vec<u8>>, HttpError>, Vec<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/base/", listener.local_addr().unwrap());
+        let client = HttpClient::new(&url, None, None, Duration::from_secs(5)).unwrap();
+        tokio::join!(client.find("/a?b=c"), answer(listener, answers))
+    }
+
+    #[tokio::test]
+    async fn what_fails_inside_the_other_side_is_asked_again() {
+        const FAILED: &str = "HTTP/1.1 500 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        const FOUND: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\n[1,2]";
+        const NONE: &str = "HTTP/1.1 404 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        const SECRET: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\nconnection: close\r\n\r\n\"s3cret\"";
+        let (found, asked) = ask(&[FAILED, FAILED, FOUND]).await;
+        assert_eq!(found.unwrap(), Some(vec![1, 2]));
+        assert_eq!(asked, ["GET /base/a?b=c HTTP/1.1"; 3]);
+        assert_eq!(ask(&[NONE]).await.0.unwrap(), None);
+        let (failed, _) = ask(&[FAILED; 4]).await;
+        assert_eq!(failed.unwrap_err().to_string(), "/a: status 500 Internal Server Error");
+        let (secret, _) = ask(&[SECRET]).await;
+        assert_eq!(
+            secret.unwrap_err().to_string(),
+            "/a: the answer is not understood: Data at line 1, column 8"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_size_and_a_time() {
+        let endless = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", MAX_BODY + 1);
+        assert!(matches!(ask(&[&endless]).await.0, Err(HttpError::Unreachable { .. })));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let client = HttpClient::new(&url, None, None, Duration::from_millis(100)).unwrap();
+        assert!(matches!(client.get::<u8>("/").await, Err(HttpError::Timeout { .. })));
     }
 
     #[test]

@@ -84,7 +84,7 @@ pub async fn of_connections(
             for address in std::iter::once(listener).chain(mapped) {
                 match established(address, &ports) {
                     Ok(found) => {
-                        answers.extend(found.into_iter().map(|(peer, traffic)| ((listener, peer), traffic)))
+                        answers.extend(found.into_iter().map(|(peer, traffic)| ((listener, peer), traffic)));
                     }
                     Err(error) => debug!(%address, %error, "the kernel does not tell bytes and segments"),
                 }

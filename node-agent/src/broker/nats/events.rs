@@ -40,5 +40,5 @@ pub(super) async fn listen(node: &Node) {
         }
         Err(error) => warn!(%error, "the system account tells no events, changes show with the next poll"),
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }

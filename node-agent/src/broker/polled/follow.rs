@@ -36,7 +36,7 @@ pub(crate) trait Source: Send + Sync {
 
     /// Waits until the broker says that something happened, if it can. To be dropped at any time.
     async fn event(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     /// From one look to the next, unless something happens.

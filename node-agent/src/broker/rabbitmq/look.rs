@@ -165,8 +165,8 @@ fn offline_sessions(
     let offline = |((vhost, clientid), queues): (Key, Queues)| {
         let queue = queues.durable.filter(Queue::is_persistent)?;
         let is_here = queue.node.as_deref() == Some(name);
-        let is_known = sessions.knows(&vhost, &clientid);
-        if !is_known && !(is_here && queue.consumers == Some(0)) {
+        let is_idle = queue.consumers == Some(0) || sessions.knows(&vhost, &clientid);
+        if !is_here || !is_idle {
             return None;
         }
         let client = Client {
@@ -178,7 +178,7 @@ fn offline_sessions(
             ..Client::default()
         };
         let extra = Extra { ends: None, queues: queues.has };
-        is_here.then_some(Seen { client, connection: None, is_persistent: true, extra })
+        Some(Seen { client, connection: None, is_persistent: true, extra })
     };
     queues.filter_map(offline).collect()
 }
