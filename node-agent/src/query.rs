@@ -194,16 +194,32 @@ pub struct List {
     /// What it asks for.
     pub selection: Selection,
     /// Which of the clients to look at to send.
-    pub ranks: Range<u64>,
+    ranks: Range<u64>,
+    /// Whether those ranks are counted from the end.
+    from_end: bool,
     /// Whether to leave the live figures out.
     pub without_statistics: bool,
+}
+
+impl List {
+    /// The ranks to send of a list whose first client to look at has the rank `first`.
+    #[must_use]
+    pub fn ranks(&self, first: u64, count: u64) -> Range<u64> {
+        let Range { start, end } = self.ranks;
+        if self.from_end {
+            count.saturating_sub(end).max(first)..count.saturating_sub(start).max(first)
+        } else {
+            first.saturating_add(start).min(count)..first.saturating_add(end).min(count)
+        }
+    }
 }
 
 impl TryFrom<ListRequest> for List {
     type Error = QueryError;
 
     fn try_from(request: ListRequest) -> Result<Self, QueryError> {
-        let ListRequest { filter, order, snapshot, offset, limit, without_statistics, after } = request;
+        let ListRequest { filter, order, snapshot, offset, limit, without_statistics, after, from_end } =
+            request;
         if limit > MAX_WINDOW {
             return Err(QueryError::Limit(limit));
         }
@@ -213,7 +229,10 @@ impl TryFrom<ListRequest> for List {
         if field.is_live() && ranks.end > MAX_RANKED.into() {
             return Err(QueryError::Unranked { field, last: ranks.end });
         }
-        Ok(Self { selection, ranks, without_statistics })
+        if field.is_live() && from_end {
+            return Err(QueryError::Live { what: "a list from the end", field });
+        }
+        Ok(Self { selection, ranks, from_end, without_statistics })
     }
 }
 
@@ -244,7 +263,7 @@ impl TryFrom<ExportRequest> for List {
         if selection.order.field.is_live() {
             return Err(QueryError::Live { what: "an export", field: selection.order.field });
         }
-        Ok(Self { selection, ranks: 0..u64::MAX, without_statistics })
+        Ok(Self { selection, ranks: 0..u64::MAX, from_end: false, without_statistics })
     }
 }
 

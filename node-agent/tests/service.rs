@@ -303,6 +303,19 @@ async fn a_list_and_a_survey_can_begin_behind_a_key() {
     let answer = agent.client.clone().survey(survey).await.unwrap().into_inner();
     let ranks: Vec<u64> = answer.fences.iter().map(|fence| fence.rank).collect();
     assert_eq!((answer.count, answer.first, ranks), (1_000, 400, vec![400, 700]));
+    assert_eq!(chunks[0].start, 405);
+    let last = |offset, limit| ListRequest { from_end: true, offset, limit, ..list.clone() };
+    let chunks = agent.list(last(10, 3)).await.unwrap();
+    assert_eq!((chunks[0].count, chunks[0].first, chunks[0].start), (1_000, 400, 987));
+    assert_eq!(sessions(&chunks), [988, 989, 990]);
+    // None before the key, however many are asked for.
+    let chunks = agent.list(last(598, 100)).await.unwrap();
+    assert_eq!((chunks[0].start, sessions(&chunks)), (400, vec![401, 402]));
+    let chunks = agent.list(last(700, 100)).await.unwrap();
+    assert_eq!((chunks[0].start, sessions(&chunks)), (400, vec![]));
+    let whole = ListRequest { from_end: true, limit: 1_200, ..ListRequest::default() };
+    let chunks = agent.list(whole).await.unwrap();
+    assert_eq!((chunks[0].start, sessions(&chunks)), (0, (1..=1_000).collect()));
     let nameless = ListRequest { after: Some(Key::default()), ..list };
     let refused = agent.list(nameless).await.unwrap_err();
     assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, "after: the key names no node"));

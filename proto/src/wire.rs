@@ -50,6 +50,8 @@ pub struct ListHead {
     pub count: u64,
     /// As the message.
     pub first: u64,
+    /// As the message.
+    pub start: u64,
 }
 
 /// Reads a `ListResponse`, giving each row to `take` as it comes.
@@ -77,6 +79,7 @@ pub fn read_list<'a, E: From<Malformed>>(
                 take(&row)?;
             }
             4 => head.first = fields.number(field)?,
+            5 => head.start = fields.number(field)?,
             _ => fields.skip(field)?,
         }
     }
@@ -337,12 +340,13 @@ mod tests {
 
     pub(super) fn response() -> impl Strategy<Value = ListResponse> {
         let identity = proptest::option::of(("[ab]{0,3}", any::<u64>()));
-        (identity, 0..500_u64, proptest::collection::vec(client(), 0..4), 0..500_u64).prop_map(
-            |(identity, count, clients, first)| ListResponse {
+        (identity, 0..500_u64, proptest::collection::vec(client(), 0..4), 0..500_u64, 0..500_u64).prop_map(
+            |(identity, count, clients, first, start)| ListResponse {
                 identity: identity.map(|(name, incarnation)| Identity { name, incarnation }),
                 count,
                 clients,
                 first,
+                start,
             },
         )
     }
@@ -366,8 +370,8 @@ mod tests {
                 format!("{:?}", WireRow { client, statistics })
             });
             let rows = rows.collect::<Vec<_>>();
-            let ListResponse { identity, count, first, .. } = message;
-            (ListHead { identity, count, first }, rows)
+            let ListResponse { identity, count, first, start, .. } = message;
+            (ListHead { identity, count, first, start }, rows)
         });
         prop_assert_eq!(read, expected);
         Ok(())

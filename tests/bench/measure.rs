@@ -29,6 +29,12 @@ impl<'a> Case<'a> {
         Self { label: label.into(), subject, target: Arc::new(subject.target(path)), connections: 1 }
     }
 
+    /// A path with `{page}` in it, which is another of so many pages at every request.
+    pub(crate) fn over_pages(label: String, subject: &'a Subject, path: &str, pages: u64) -> Self {
+        let target = Arc::new(subject.target(path).with_pages(pages));
+        Self { label, subject, target, connections: 1 }
+    }
+
     /// At so many.
     pub(crate) fn at(mut self, connections: usize) -> Self {
         self.connections = connections;

@@ -62,7 +62,8 @@ impl Subject {
         }
     }
 
-    /// What is asked for by this path behind the prefix. `{n}` in it is another number at every request.
+    /// What is asked for by this path behind the prefix. `{n}` in it is another number at every request, `{page}` another
+    /// page of so many.
     pub(crate) fn target(&self, path: &str) -> Target {
         self.target_with(path, "")
     }
@@ -77,6 +78,7 @@ impl Subject {
             path: format!("{}{path}", self.prefix),
             rest: format!("host: {}\r\n{authorization}{headers}\r\n", self.authority),
             asked: AtomicU64::new(0),
+            pages: 1,
         }
     }
 
@@ -102,13 +104,25 @@ pub(crate) struct Target {
     /// What follows the request line.
     rest: String,
     asked: AtomicU64,
+    pages: u64,
 }
 
+/// From one page to the next where all pages are asked for. A prime.
+const STRIDE: u64 = 7_919;
+
 impl Target {
+    /// The same with `{page}` one of so many.
+    pub(crate) fn with_pages(self, pages: u64) -> Self {
+        Self { pages, ..self }
+    }
+
     /// The next request.
     pub(crate) fn request(&self) -> Vec<u8> {
         let n = self.asked.fetch_add(1, Ordering::Relaxed);
-        format!("GET {} HTTP/1.1\r\n{}", self.path.replace("{n}", &n.to_string()), self.rest).into_bytes()
+        // Far from one page to the next, and none twice before all were asked for.
+        let page = 1 + (n + 1).wrapping_mul(STRIDE) % self.pages.max(1);
+        let path = self.path.replace("{n}", &n.to_string()).replace("{page}", &page.to_string());
+        format!("GET {path} HTTP/1.1\r\n{}", self.rest).into_bytes()
     }
 }
 

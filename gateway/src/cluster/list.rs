@@ -1,16 +1,21 @@
 //! One page of the cluster's clients.
 //!
-//! The plan: if the page is near the list's beginning, or there is only one node, one wave brings the rows: of each node
-//! its share of the page and some slack ([`share`](crate::page::share)), and once more those of which that was too little. Otherwise a
-//! [`Selection`] narrows down which ranks of which node make up the page, wave by wave on one snapshot of each node, and
-//! the last wave fetches those.
+//! The plan: if the page is near the list's beginning or end, or there is only one node, one wave brings the rows: of each
+//! node those that most likely make up the page ([`plan`](crate::page::plan)), and once more those of which that was too little.
+//! Otherwise a [`Selection`](crate::page::select::Selection) narrows down which ranks of which node make up the page, wave by
+//! wave on one snapshot of each node, and the last wave fetches those: two waves where the nodes' shares tell about where the
+//! page is, three or four where they do not.
+//!
+//! Where to look is guessed from how many clients each node had some time ago. What comes says how many it has and which ranks
+//! these are, at one moment; so a guess that was wrong costs a wave, and never a row of the page.
 //!
 //! A page that begins behind a cursor goes the same ways: agents count from the cursor's key.
 //!
-//! Memory: a request holds at most `3 * limit + 100 * nodes` rows in all by the first way (a node alone: the page),
-//! whatever the nodes have by now: where a second answer would pass that the second way is taken; and
-//! `limit + 1,000 + 100 * nodes` in all by the second; so of one node never more than [`MAX_WINDOW`] rows, and at
-//! most 256 keys besides.
+//! Rows: at most `3 * limit + 100 * nodes` are shipped for a request in all, whatever the nodes have by now: where a second
+//! answer would pass that the second way is taken, and what came in vain before is taken off from what its fetch may
+//! bring, down to the page alone. (Where nodes change between two answers, so that the page is not among twice as many rows
+//! as were enough, that page comes on top; and what is dropped because a node failed is not counted.) Of one node never
+//! more than [`MAX_WINDOW`] rows are held in memory, and 256 keys besides.
 //!
 //! Failures: a node that fails in any wave is named in the answer and the selection starts again without it,
 //! since ranges narrowed with its keys are void. So that one silent node cannot use up the time of the
@@ -21,21 +26,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rollcall_proto::wire::ListHead;
-use rollcall_proto::{MAX_WINDOW, v1};
+use rollcall_proto::{MAX_RANKED, MAX_WINDOW, SortField, v1};
 use tokio::time::Instant;
 
-use self::beginning::{beginning_page, one_wave};
+use self::direct::{Found, Way};
 use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
-use super::{Cluster, ClusterError, ListAnswer, ListQuery, Start, raw};
+use super::{Cluster, ClusterError, ListAnswer, ListQuery, Scope, Start, raw};
 use crate::page::completeness::FailedNode;
-use crate::page::cursor::Position;
-use crate::page::merge;
+use crate::page::cursor::{Fingerprint, Position};
+use crate::page::hints::Mark;
 use crate::page::rows::{NodeRows, PageRows};
-use crate::page::select::{Selection, Step, Surveyed};
+use crate::page::share::Expected;
 
-mod beginning;
+mod direct;
+mod selected;
+
+pub(super) use self::selected::Guesses;
 
 /// Selections on snapshots before the answer comes from live data.
 const SNAPSHOT_TRIES: u32 = 2;
@@ -48,9 +56,21 @@ type Failures = Vec<(Arc<Node>, CallError)>;
 /// One node's answer to a list call.
 struct Rows {
     count: u64,
-    /// The rank of the first row from where the list begins.
+    /// The rank at which the list begins.
     first: u64,
+    /// The rank of the first row that came.
+    start: u64,
     rows: NodeRows,
+}
+
+/// What a node is asked for.
+struct Asked {
+    node: Arc<Node>,
+    snapshot: u64,
+    /// Counted from where the list begins.
+    ranks: Range<u64>,
+    /// The ranks are counted from the list's end instead.
+    from_end: bool,
 }
 
 /// A page over the nodes that answered.
@@ -81,15 +101,20 @@ pub(super) async fn list(
     let total = nodes.len();
     let mut failed: Vec<FailedNode> = Vec::new();
     let mut tries = 0;
-    let mut shares_fail = false;
-    let task = Task { cluster, query, deadline };
+    // Rows that were looked at in vain.
+    let mut in_vain = None;
+    // Page 1 and what is behind a cursor begin where each node's list does.
+    let is_amid = matches!(query.start, Start::Page(page) if page > 1);
+    let may_guess = is_amid && cluster.guesses().may_guess(query);
+    let mut task = Task { cluster, query, deadline, may_guess };
     let place = Place::of(task, &nodes).await?;
     loop {
-        let attempt = match one_wave(query, place.offset, &nodes).filter(|_| !shares_fail) {
-            Some(windows) => match beginning_page(task, &place, windows, &nodes).await {
-                Ok(Some(page)) => Ok(page),
-                Ok(None) => {
-                    shares_fail = true;
+        let attempt = match direct::plan(task, &place, &nodes).filter(|_| in_vain.is_none()) {
+            Some(way) => match direct::page(task, &place, &way, &nodes).await {
+                Ok(Found::Page(page)) => Ok(page),
+                Ok(Found::Other(rows)) => {
+                    in_vain = Some(rows);
+                    task.was_wrong(&place, &way);
                     continue;
                 }
                 Err(restart) => Err(restart),
@@ -97,7 +122,7 @@ pub(super) async fn list(
             None => {
                 tries += 1;
                 let live = tries > SNAPSHOT_TRIES;
-                Box::pin(selected_page(task, &place, &nodes, live)).await
+                Box::pin(selected::page(task, &place, &nodes, in_vain.unwrap_or(0), live)).await
             }
         };
         let failures = match attempt {
@@ -131,27 +156,72 @@ struct Task<'a> {
     cluster: &'a Cluster,
     query: &'a ListQuery,
     deadline: Instant,
+    /// Whether the nodes' shares tell about where a page is, for all that is known.
+    may_guess: bool,
+}
+
+impl Task<'_> {
+    /// Notes that the page was not where it was looked for.
+    fn was_wrong(&mut self, place: &Place, way: &Way) {
+        if way.is_guess() {
+            self.cluster.guesses().note(self.query, false);
+            self.may_guess = false;
+        }
+        if let Some((of, mark)) = place.list.zip(way.mark.as_ref()) {
+            self.cluster.hints().forget(of, mark);
+        }
+    }
+
+    /// Notes what a page says of its list.
+    fn note(self, place: &Place, counts: &[(Arc<Node>, u64)], marks: impl FnOnce() -> Vec<Mark>) {
+        let Some(of) = place.list else { return };
+        // Near the beginning every page is found without marks.
+        let marks = if place.offset > 0 { marks() } else { Vec::new() };
+        let mut hints = self.cluster.hints();
+        // How many clients there are in all the nodes say themselves.
+        if self.query.filter != v1::Filter::default() {
+            counts.iter().for_each(|(node, count)| hints.note_count(of, &node.address, *count));
+        }
+        if !marks.is_empty() {
+            hints.note_marks(of, marks);
+        }
+    }
 }
 
 /// Where the page begins: behind a key, or at the list's beginning, and then so many rows on.
 struct Place {
     after: Option<v1::Key>,
     offset: u64,
+    /// What hints about the list are found by; `None` where there is no use for them: for the page that most ask for, in an
+    /// order by a live figure and in that by node.
+    list: Option<Fingerprint>,
 }
 
 impl Place {
     async fn of(task: Task<'_>, nodes: &[Arc<Node>]) -> Result<Self, ClusterError> {
-        match &task.query.start {
+        let query = task.query;
+        match &query.start {
             Start::Page(page) => {
-                let offset = page.saturating_sub(1).saturating_mul(task.query.limit.into());
-                Ok(Self { after: None, offset })
+                let offset = page.saturating_sub(1).saturating_mul(query.limit.into());
+                let is_plain = offset == 0 && query.filter == v1::Filter::default();
+                let field = query.order.field;
+                let is_of_one = field == SortField::Node || field.is_live();
+                let has_hints = !is_plain && !is_of_one && query.limit > 0;
+                let names = if let Scope::Only(names) = &query.scope { names.as_slice() } else { &[] };
+                let list = has_hints.then(|| Fingerprint::of(&query.filter, query.order, names));
+                Ok(Self { after: None, offset, list })
             }
-            Start::Cursor(Position::After(key)) => Ok(Self { after: Some(key.clone()), offset: 0 }),
+            Start::Cursor(Position::After(key)) => Ok(Self::behind(key.clone())),
             Start::Cursor(Position::Cut(beginning)) => {
-                let key = whole_key(task, nodes, beginning).await?;
-                Ok(Self { after: Some(key), offset: 0 })
+                Ok(Self::behind(whole_key(task, nodes, beginning).await?))
             }
         }
+    }
+}
+
+impl Place {
+    fn behind(key: v1::Key) -> Self {
+        Self { after: Some(key), offset: 0, list: None }
     }
 }
 
@@ -161,10 +231,11 @@ async fn whole_key(
     nodes: &[Arc<Node>],
     beginning: &v1::Key,
 ) -> Result<v1::Key, ClusterError> {
-    let owner: Vec<_> =
-        nodes.iter().filter(|node| node.name().as_ref() == Some(&beginning.node)).cloned().collect();
+    let owner = nodes.iter().filter(|node| node.name().as_ref() == Some(&beginning.node)).cloned();
     let after = v1::Key { session: 0, ..beginning.clone() };
-    let asked = owner.iter().map(|node| (Arc::clone(node), LIVE, 0..MAX_WINDOW.into())).collect();
+    let asked =
+        owner.map(|node| Asked { node, snapshot: LIVE, ranks: 0..MAX_WINDOW.into(), from_end: false });
+    let asked = asked.collect();
     let until = task.cluster.share(task.deadline, 1, 2);
     let (answers, failures) = fetch(task, Some(&after), asked, false, until).await;
     if !failures.is_empty() {
@@ -175,144 +246,46 @@ async fn whole_key(
     row.map(|row| task.query.order.key(&row.client).into()).ok_or(ClusterError::CursorLost)
 }
 
-async fn selected_page(
-    task: Task<'_>,
-    place: &Place,
-    nodes: &[Arc<Node>],
-    live: bool,
-) -> Result<Page, Restart> {
-    let query = task.query;
-    let mut snapshots = vec![LIVE; nodes.len()];
-    let mut selection = Selection::new(query.order, place.offset, query.limit, nodes.len());
-    if live {
-        selection = selection.over_changing_nodes();
-    }
-    loop {
-        match selection.step() {
-            Step::Survey(ranges) => {
-                let wave = survey(task, place, nodes, &snapshots, &selection, ranges).await?;
-                if !live {
-                    for (snapshot, answer) in snapshots.iter_mut().zip(&wave) {
-                        *snapshot = answer.as_ref().map_or(*snapshot, |answer| answer.snapshot);
-                    }
-                }
-                let wave = wave.iter().map(|answer| answer.as_ref().map(|answer| surveyed(query, answer)));
-                selection.narrow(&wave.collect::<Vec<_>>()).map_err(|lie| {
-                    let node = Arc::clone(&nodes[lie.node]);
-                    tracing::error!(node = %node.label(), %lie, "node broke the protocol");
-                    Restart::Without(vec![(node, CallError::protocol(lie.what))])
-                })?;
-            }
-            Step::Fetch { windows, skip, take } => {
-                let asked = nodes.iter().cloned().zip(snapshots).zip(windows);
-                let asked: Vec<_> = asked
-                    .map(|((node, snapshot), window)| (node, snapshot, window))
-                    .filter(|(_, _, window)| !window.is_empty())
-                    .collect();
-                let until = task.cluster.share(task.deadline, 3, 4);
-                let (answers, failures) = fetch(task, None, asked, true, until).await;
-                refuse(failures, live)?;
-                let window = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX);
-                let rows = merge::merge(query.order, row_lists(answers), window(skip), window(take));
-                let (count, ahead) = (selection.total(), selection.total_ahead());
-                return Ok(Page { rows, count, ahead, consistent: !live, failures: Vec::new() });
-            }
+/// What is known of the nodes before they are asked, and how many clients match about, where that is known too.
+fn expected(task: Task<'_>, place: &Place, nodes: &[Arc<Node>]) -> (Vec<Expected>, Option<u64>) {
+    let mut expected: Vec<Expected> = nodes.iter().map(|node| node.expected()).collect();
+    let mut is_known = place.after.is_none();
+    if task.query.filter != v1::Filter::default() {
+        let addresses = nodes.iter().map(|node| node.address.as_str());
+        let counts = place.list.and_then(|of| task.cluster.hints().counts(of, addresses));
+        // Else the nodes' shares of all clients stand for those of the clients that match.
+        is_known = is_known && counts.is_some();
+        for (node, count) in expected.iter_mut().zip(counts.into_iter().flatten()) {
+            node.count = Some(count);
         }
     }
+    let mut counts = expected.iter().filter(|node| node.answers).map(|node| node.count.filter(|_| is_known));
+    let total = counts.try_fold(0_u64, |sum, count| Some(sum.saturating_add(count?)));
+    (expected, total)
 }
 
-/// One wave of surveys. Nodes with nothing left to narrow are not asked.
-async fn survey(
-    Task { cluster, query, deadline }: Task<'_>,
-    place: &Place,
-    nodes: &[Arc<Node>],
-    snapshots: &[u64],
-    selection: &Selection,
-    ranges: Vec<Range<u64>>,
-) -> Result<Vec<Option<v1::SurveyResponse>>, Restart> {
-    let until = cluster.share(deadline, 1, 2);
-    let asked: Vec<usize> = (0..nodes.len()).filter(|&index| !ranges[index].is_empty()).collect();
-    let targets: Vec<_> = asked.iter().map(|&index| Arc::clone(&nodes[index])).collect();
-    let (answers, failures) = fanout::ask_all(&targets, until, |node| {
-        let index = nodes.iter().position(|other| Arc::ptr_eq(other, &node)).unwrap_or_default();
-        let message = v1::SurveyRequest {
-            filter: Some(query.filter.clone()),
-            order: Some(query.order.into()),
-            snapshot: snapshots[index],
-            start: ranges[index].start,
-            end: ranges[index].end,
-            fences: selection.fences(),
-            // From the second wave on the ranges are behind the key already.
-            after: place.after.clone().filter(|_| selection.waves() == 0),
-        };
-        async move {
-            call::read_by(until, cluster.retry_budget(), || async {
-                let request = call::request(message.clone(), until);
-                let mut answer = node.client().survey(request).await?.into_inner();
-                let name = node.identified(answer.identity.take(), &query.scope)?.name;
-                for fence in &answer.fences {
-                    let key =
-                        fence.key.as_ref().ok_or_else(|| CallError::protocol("a fence without a key"))?;
-                    query.order.key_from_wire(key).map_err(|error| CallError::protocol(error.to_string()))?;
-                }
-                Ok((name, answer))
-            })
-            .await
-        }
-    })
-    .await;
-    refuse(failures, selection.is_over_changing_nodes())?;
-    let mut wave = vec![None; nodes.len()];
-    for answer in answers {
-        if let Some(index) = nodes.iter().position(|node| Arc::ptr_eq(node, &answer.node)) {
-            wave[index] = Some(answer.body);
-        }
-    }
-    Ok(wave)
-}
-
-/// What the selection reads of an answer whose keys were checked.
-fn surveyed<'a>(query: &ListQuery, answer: &'a v1::SurveyResponse) -> Surveyed<'a> {
-    let fences = answer
-        .fences
-        .iter()
-        .filter_map(|fence| Some((fence.rank, query.order.key_from_wire(fence.key.as_ref()?).ok()?)))
-        .collect();
-    Surveyed { count: answer.count, first: answer.first, fences }
-}
-
-/// A selection goes on only while every node answers.
-fn refuse(failures: Failures, live: bool) -> Result<(), Restart> {
-    let (gone, failed): (Failures, Failures) =
-        failures.into_iter().partition(|(_, error)| error.failed_precondition && !live);
-    if !failed.is_empty() {
-        return Err(Restart::Without(failed));
-    }
-    if gone.is_empty() { Ok(()) } else { Err(Restart::SnapshotGone) }
-}
-
-/// Asks nodes for the rows of their windows.
+/// Asks nodes for rows.
 async fn fetch(
     Task { cluster, query, .. }: Task<'_>,
     after: Option<&v1::Key>,
-    asked: Vec<(Arc<Node>, u64, Range<u64>)>,
+    asked: Vec<Asked>,
     with_statistics: bool,
     until: Instant,
 ) -> (Vec<Answer<Rows>>, Failures) {
-    let nodes: Vec<_> = asked.iter().map(|(node, _, _)| Arc::clone(node)).collect();
+    let nodes: Vec<_> = asked.iter().map(|asked| Arc::clone(&asked.node)).collect();
     fanout::ask_all(&nodes, until, |node| {
-        let (snapshot, window) = asked
-            .iter()
-            .find(|(other, _, _)| Arc::ptr_eq(other, &node))
-            .map_or((LIVE, 0..0), |(_, snapshot, window)| (*snapshot, window.clone()));
+        let of_node = asked.iter().find(|other| Arc::ptr_eq(&other.node, &node));
+        let (snapshot, ranks, from_end) = of_node
+            .map_or((LIVE, 0..0, false), |asked| (asked.snapshot, asked.ranks.clone(), asked.from_end));
         let message = v1::ListRequest {
             filter: Some(query.filter.clone()),
             order: Some(query.order.into()),
             snapshot,
-            offset: window.start,
-            limit: u32::try_from(window.end - window.start).unwrap_or(u32::MAX),
+            offset: ranks.start,
+            limit: u32::try_from(ranks.end - ranks.start).unwrap_or(u32::MAX),
             without_statistics: !with_statistics,
             after: after.cloned(),
+            from_end,
         };
         async move {
             call::read_by(until, cluster.retry_budget(), || receive(&node, query, message.clone(), until))
@@ -329,22 +302,53 @@ async fn receive(
     message: v1::ListRequest,
     until: Instant,
 ) -> Result<(String, Rows), CallError> {
-    let limit = message.limit as usize;
+    let (offset, limit, from_end) = (message.offset, message.limit, message.from_end);
+    let is_of_all = message.filter == Some(v1::Filter::default());
     let mut chunks = raw::list(node.channel(), call::request(message, until)).await?;
     let mut rows = NodeRows::default();
-    let mut read =
-        |chunk: &[u8]| rows.read(chunk, limit).map_err(|error| CallError::protocol(error.to_string()));
+    let mut read = |chunk: &[u8]| {
+        rows.read(chunk, limit as usize).map_err(|error| CallError::protocol(error.to_string()))
+    };
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
-    let ListHead { identity, count, first } = read(&head)?;
-    let name = node.identified(identity, &query.scope)?.name;
+    let mut head: ListHead = read(&head)?;
+    let name = node.identified(head.identity.take(), &query.scope)?.name;
     while let Some(chunk) = chunks.message().await? {
         read(&chunk)?;
     }
     rows.belong_to(&name, query.order).map_err(|error| CallError::protocol(error.to_string()))?;
-    if first > count {
-        return Err(CallError::protocol("a list that begins behind its end"));
+    let start = start_of(&head, offset, limit, from_end, query, rows.len() as u64)?;
+    if is_of_all {
+        node.note_clients(head.count);
     }
-    Ok((name, Rows { count, first, rows }))
+    Ok((name, Rows { count: head.count, first: head.first, start, rows }))
+}
+
+/// The rank of the first row that came, once what came is found to be what a list of that many clients has there.
+fn start_of(
+    head: &ListHead,
+    offset: u64,
+    limit: u32,
+    from_end: bool,
+    query: &ListQuery,
+    rows: u64,
+) -> Result<u64, CallError> {
+    let &ListHead { count, first, start, .. } = head;
+    let Some(ahead) = count.checked_sub(first) else {
+        return Err(CallError::protocol("a list that begins behind its end"));
+    };
+    let ranked = if query.order.field.is_live() { count.min(MAX_RANKED.into()) } else { count };
+    let left = ranked.saturating_sub(first).saturating_sub(offset);
+    if rows != left.min(limit.into()) {
+        return Err(CallError::protocol("a list of another number of rows than it has there"));
+    }
+    let from_beginning = first + offset.min(ahead);
+    let expected = if from_end { count - offset.min(ahead) - rows } else { from_beginning };
+    match start {
+        told if told == expected => Ok(told),
+        // An agent that tells no start does not know of the end either.
+        0 => Ok(from_beginning),
+        _ => Err(CallError::protocol("a list of other ranks than asked for")),
+    }
 }
 
 fn row_lists(answers: Vec<Answer<Rows>>) -> Vec<NodeRows> {

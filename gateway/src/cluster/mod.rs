@@ -1,6 +1,6 @@
 //! The cluster as one: every operation of the API, over all nodes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rollcall_proto::{Order, Reason, v1};
@@ -13,12 +13,14 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::call::RetryBudget;
+use self::list::Guesses;
 use self::node::Node;
 use self::roster::Roster;
 use self::tls::TlsDial;
 use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
+use crate::page::hints::Hints;
 use crate::page::rows::PageRows;
 
 mod bearer;
@@ -302,6 +304,8 @@ pub struct Cluster {
 struct Inner {
     nodes: Vec<Arc<Node>>,
     retry_budget: RetryBudget,
+    guesses: Guesses,
+    hints: Mutex<Hints>,
     /// Ends the probes, and the following of files, when dropped.
     _background: AbortOnDrop,
 }
@@ -352,7 +356,9 @@ impl Cluster {
         background
             .extend(settings.token.clone().map(|token| tokio::spawn(async move { token.follow().await })));
         let background = AbortOnDrop(background);
-        let inner = Inner { nodes, retry_budget: RetryBudget::default(), _background: background };
+        let (retry_budget, guesses) = (RetryBudget::default(), Guesses::default());
+        let hints = Mutex::default();
+        let inner = Inner { nodes, retry_budget, guesses, hints, _background: background };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -451,6 +457,15 @@ impl Cluster {
     pub fn clients(&self) -> u64 {
         let counts = self.inner.nodes.iter().filter_map(|node| node.clients());
         counts.fold(0, u64::saturating_add)
+    }
+
+    fn guesses(&self) -> &Guesses {
+        &self.inner.guesses
+    }
+
+    fn hints(&self) -> MutexGuard<'_, Hints> {
+        // A hint that is half noted is a wrong one at worst.
+        self.inner.hints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retry_budget(&self) -> &RetryBudget {

@@ -1,5 +1,6 @@
 //! One expected node: its address, its channel, and what was last heard of it.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -69,7 +70,12 @@ pub(super) struct Node {
     wake: Arc<Notify>,
     /// Probes that have ended.
     probes: watch::Sender<u64>,
+    /// How many clients it said last that it has; [`UNTOLD`] before it said so.
+    clients: AtomicU64,
 }
+
+/// No node has that many.
+const UNTOLD: u64 = u64::MAX;
 
 fn stub(channel: Link) -> NodeClient<Link> {
     NodeClient::new(channel)
@@ -117,6 +123,7 @@ impl Node {
             most_calls: settings.max_node_calls,
             probe_timeout: settings.circuit.probe_timeout,
             probes: watch::Sender::default(),
+            clients: AtomicU64::new(UNTOLD),
         })
     }
 
@@ -203,7 +210,13 @@ impl Node {
     /// What a list can expect of it.
     pub(super) fn expected(&self) -> Expected {
         let answers = self.barred().is_none() && self.health().state != NodeState::Unavailable;
-        Expected { count: self.clients(), answers }
+        let count = Some(self.clients.load(Relaxed)).filter(|&clients| clients != UNTOLD);
+        Expected { count, answers }
+    }
+
+    /// Notes how many clients it said that it has.
+    pub(super) fn note_clients(&self, clients: u64) {
+        self.clients.store(clients, Relaxed);
     }
 
     pub(super) fn view(&self) -> NodeView {
@@ -371,6 +384,7 @@ impl Node {
         let description = call::by(until, describe).await?;
         self.identified(description.identity.clone(), &Scope::All)?;
         let drains = description.draining;
+        self.note_clients(description.clients);
         self.learn(|health, now| health.described(description, now)).map_err(Failed::Incompatible)?;
         if drains {
             return Ok(());

@@ -346,9 +346,10 @@ mod tests {
             count: 9,
             clients: vec![],
             first: 2,
+            start: 4,
         };
         let read = NodeRows::default().read(&head.encode_to_vec(), 0).unwrap();
-        assert_eq!((read.identity, read.count, read.first), (head.identity, 9, 2));
+        assert_eq!((read.identity, read.count, read.first, read.start), (head.identity, 9, 2, 4));
         assert!(matches!(NodeRows::default().read(&[0xff], 0), Err(Unreadable::Malformed(_))));
     }
 

@@ -10,13 +10,19 @@
 //! is at or past the page's end pulls its node's end down. When what is left is not much more than the page, the
 //! ranges are fetched and merged.
 //!
+//! The first wave need not look at whole lists: where the page most likely is can be guessed from the nodes' shares
+//! ([`Selection::near`]), and few fences around that narrow the ranges as far as two waves of many over all. A guess decides
+//! only where fences stand, so one that was wrong costs a wave.
+//!
 //! Bounds, asserted in tests:
 //! - the two bounds of a fence differ by at most one fence gap a node, so a wave leaves at most the page plus two
 //!   gaps and two rows a node: the ranges shrink by about `fences / 2` a wave, whatever the distribution;
 //! - a range no longer than the fences is resolved exactly by its next wave, so a selection always ends: over 3
-//!   nodes of 1,000,000 clients in 3 waves, over 200 nodes of 100,000 in 4, the fetch included;
+//!   nodes of 1,000,000 clients in 3 waves, over 200 nodes of 100,000 in 4, the fetch included; near a guess that was
+//!   right in 2, near one that was wrong in one more than without;
 //! - a fetch asks for at most the page, the lesser of two pages and 1,000 rows, and 100 rows a node; of one node for
-//!   at most [`MAX_WINDOW`].
+//!   at most [`MAX_WINDOW`]; and, where other rows have been shipped already, for as much less as it takes
+//!   ([`Selection::within`]), down to the page alone.
 //!
 //! Known before as multi-way selection by splitters (Varman et al., "Merging multiple lists on hierarchical-memory
 //! multiprocessors", 1991). Decided against: `offset / nodes` from each node and one correction, which is wrong
@@ -33,6 +39,13 @@ const MIN_FENCES: u32 = 64;
 
 /// About how many fences a wave brings in all, while that leaves each node between the least and the most.
 const FENCES_PER_WAVE: usize = 2048;
+
+/// The fewest fences around a guess.
+const MIN_NEAR: u64 = 16;
+
+/// Ranks between two fences around a guess at the most, while [`MAX_FENCES`] suffice: two such gaps of each node fit
+/// into what a fetch may bring besides the page.
+const NEAR_GAP: u64 = 40;
 
 /// Rows beside the page that a fetch of a large page may bring; a small page may bring twice its own size. Another
 /// wave costs more than that many rows.
@@ -52,7 +65,18 @@ pub struct Selection {
     changing: bool,
     /// How many clients have a rank, of a node and of all: the first of an order by a live figure, else all.
     most_ranked: u64,
+    /// How many rows a fetch may bring.
+    most_rows: u64,
+    /// Where the first wave looks, instead of everywhere.
+    near: Option<Near>,
     nodes: Vec<NodeRange>,
+}
+
+#[derive(Clone, Debug)]
+struct Near {
+    /// Local ranks by node.
+    ranges: Vec<Range<u64>>,
+    fences: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +141,8 @@ impl Selection {
             waves: 0,
             changing: false,
             most_ranked: if order.field.is_live() { MAX_RANKED.into() } else { u64::MAX },
+            most_rows: u64::MAX,
+            near: None,
             nodes: vec![NodeRange { count: None, first: 0, active: 0..u64::MAX }; nodes],
         }
     }
@@ -127,22 +153,56 @@ impl Selection {
         Self { changing: true, ..self }
     }
 
+    /// The same with a fetch of so many rows at the most, if they are not fewer than the page's.
+    #[must_use]
+    pub fn within(self, rows: u64) -> Self {
+        Self { most_rows: rows, ..self }
+    }
+
+    /// The same with a guess of the local ranks among which each node's rows of the page are, one range a node.
+    #[must_use]
+    pub fn near(self, ranges: Vec<Range<u64>>) -> Self {
+        debug_assert_eq!(ranges.len(), self.nodes.len());
+        // Every node is asked for its count, so none gets an empty range.
+        let never_empty = |near: Range<u64>| {
+            let start = near.start.min(MOST_CLIENTS);
+            start..near.end.max(start + 1)
+        };
+        let ranges: Vec<_> = ranges.into_iter().map(never_empty).collect();
+        let longest = ranges.iter().map(|range| range.end.saturating_sub(range.start)).max().unwrap_or(0);
+        // More fences cost keys, fewer cost rows: a key costs about as much as a row's third, and of a range of n rows m
+        // fences leave some 2 n / m.
+        let least_cost = (longest.saturating_mul(6) as f64).sqrt() as u64;
+        let fences = least_cost.max(longest / NEAR_GAP).clamp(MIN_NEAR, self.fences.into());
+        Self { near: Some(Near { ranges, fences: fences as u32 }), ..self }
+    }
+
     /// Whether nodes may change between waves.
     #[must_use]
     pub fn is_over_changing_nodes(&self) -> bool {
         self.changing
     }
 
-    /// Fences to ask each node for, per wave.
+    /// Fences to ask each node for in the next wave.
     #[must_use]
     pub fn fences(&self) -> u32 {
-        self.fences
+        self.guess().map_or(self.fences, |near| near.fences)
+    }
+
+    /// Where the next wave looks instead of everywhere.
+    fn guess(&self) -> Option<&Near> {
+        self.near.as_ref().filter(|_| self.waves == 0)
     }
 
     /// Surveys taken in so far.
     #[must_use]
     pub fn waves(&self) -> u32 {
         self.waves
+    }
+
+    /// Matching clients of each node, by index; 0 before the first survey.
+    pub fn counts(&self) -> impl Iterator<Item = u64> {
+        self.nodes.iter().map(|node| node.count.unwrap_or(0))
     }
 
     /// Matching clients of all nodes; 0 before the first survey.
@@ -163,7 +223,7 @@ impl Selection {
     pub fn step(&self) -> Step {
         let ranges: Vec<_> = self.nodes.iter().map(|node| node.active.clone()).collect();
         if self.nodes.iter().any(|node| node.count.is_none()) {
-            return Step::Survey(ranges);
+            return Step::Survey(self.guess().map_or(ranges, |near| near.ranges.clone()));
         }
         let (skip, take) = self.target();
         if take == 0 {
@@ -171,7 +231,8 @@ impl Selection {
             return Step::Fetch { windows, skip: 0, take: 0 };
         }
         let slack = (2 * self.limit).min(MOST_SLACK) + 100 * self.nodes.len() as u64;
-        let small = self.active_total() <= self.limit + slack
+        let most = if self.changing { u64::MAX } else { self.most_rows.max(take) };
+        let small = self.active_total() <= most.min(self.limit + slack)
             && ranges.iter().all(|range| range.end - range.start <= MAX_WINDOW.into());
         if small { Step::Fetch { windows: ranges, skip, take } } else { Step::Survey(ranges) }
     }
@@ -181,12 +242,12 @@ impl Selection {
     /// # Errors
     /// [`Inconsistent`] names a node whose answer cannot be true; the selection must then start again without it.
     pub fn narrow(&mut self, wave: &[Option<Surveyed<'_>>]) -> Result<(), Inconsistent> {
-        self.waves += 1;
         for (index, answer) in wave.iter().enumerate() {
             let Some(answer) = answer else { continue };
             self.take_count(index, answer)?;
             self.check_fences(index, &answer.fences)?;
         }
+        self.waves += 1;
         let none = Vec::new();
         let fences: Vec<&Vec<(u64, KeyRef<'_>)>> =
             wave.iter().map(|answer| answer.as_ref().map_or(&none, |answer| &answer.fences)).collect();
@@ -242,14 +303,18 @@ impl Selection {
     fn check_fences(&self, index: usize, fences: &[(u64, KeyRef<'_>)]) -> Result<(), Inconsistent> {
         let fault = |what| Err(Inconsistent { node: index, what });
         let active = &self.nodes[index].active;
-        let length = active.end - active.start;
-        let expected = length.min(self.fences.into());
+        let asked = match self.guess().map(|near| &near.ranges[index]) {
+            Some(near) => near.start.max(active.start)..near.end.min(active.end),
+            None => active.clone(),
+        };
+        let length = asked.end.saturating_sub(asked.start);
+        let expected = length.min(self.fences().into());
         if fences.len() as u64 != expected {
             return fault("a survey with another number of fences than its range allows");
         }
         let Some(((first, _), (last, _))) = fences.first().zip(fences.last()) else { return Ok(()) };
         let widest = 2 * length.div_ceil(expected);
-        if *first != active.start || *last >= active.end || active.end - last > widest {
+        if *first != asked.start || *last >= asked.end || asked.end - last > widest {
             return fault("fences that do not span the range asked for");
         }
         for pair in fences.windows(2) {
@@ -288,9 +353,13 @@ impl Selection {
         // Walking up the merged fences, what is known of each node's rows before the present key: at least those
         // up to its last fence passed, at most those before its next fence. Both only grow.
         let mut at_least = vec![0; self.nodes.len()];
-        let mut at_most = vec![0; self.nodes.len()];
+        let mut at_most: Vec<u64> = (self.nodes.iter().zip(fences))
+            .map(|(NodeRange { active, .. }, fences)| {
+                fences.first().map_or(active.end, |(rank, _)| *rank) - active.start
+            })
+            .collect();
         let mut passed = vec![0; self.nodes.len()];
-        let (mut least_sum, mut most_sum) = (0, 0);
+        let (mut least_sum, mut most_sum) = (0, at_most.iter().sum::<u64>());
         let mut bounds = Vec::with_capacity(merged.len());
         for (_, node, rank) in merged {
             let active = &self.nodes[node].active;

@@ -5,7 +5,8 @@
 //! take the deviation of that many throws, the root of `end * p * (1 - p)`. So each node is asked for that many, three
 //! deviations and one ([`windows`]). The merged rows are the list's beginning as far as they go behind no node's last row
 //! that has more to give. Where a node ran out too early, [`shortfalls`] says how many rows of it are enough, whatever
-//! they are: with those in place of what came first the beginning is whole.
+//! they are: with those in place of what came first the beginning is whole. All of it holds for the end as well, read
+//! backwards ([`shortfalls_at_end`]).
 //!
 //! Bounds, asserted in tests: over `k` nodes the windows add up to at most `end + 3 * sqrt(end * k) + 2 * k`, and no window,
 //! first or second, is larger than `end`. A second answer leaves no shortfall unless a node changed meanwhile.
@@ -32,25 +33,31 @@ pub struct Came {
     /// How many rows.
     pub rows: usize,
     /// How many it has in all from where the list begins.
-    pub ahead: u64,
+    pub in_all: u64,
 }
 
-/// How many rows to ask each node for, so that the first `end` of all are most likely among them.
+/// Of all clients, the share that each node has about.
 #[must_use]
-pub fn windows(end: u64, nodes: &[Expected]) -> Vec<u64> {
+pub fn shares(nodes: &[Expected]) -> Vec<f64> {
     let known: Vec<u64> = nodes.iter().filter_map(|node| node.count).collect();
     // A node that has not said how much it has is taken for one like the others.
     let usual = known.iter().map(|&count| count as f64).sum::<f64>() / known.len().max(1) as f64;
     let weight = |node: &Expected| node.count.map_or(usual, |count| count as f64).max(1.0);
     let total: f64 = nodes.iter().filter(|node| node.answers).map(weight).sum();
-    let window = |node: &Expected| {
-        let share = if total > 0.0 { (weight(node) / total).min(1.0) } else { 1.0 };
+    let share = |node: &Expected| if total > 0.0 { (weight(node) / total).min(1.0) } else { 1.0 };
+    nodes.iter().map(share).collect()
+}
+
+/// How many rows to ask each node for, so that the first `end` of all are most likely among them.
+#[must_use]
+pub fn windows(end: u64, nodes: &[Expected]) -> Vec<u64> {
+    let window = |share: f64| {
         let mean = end as f64 * share;
         let window = mean + DEVIATIONS * (mean * (1.0 - share)).sqrt();
         // One more row shows that the page has ended.
         (window.ceil() as u64).saturating_add(1).min(end)
     };
-    nodes.iter().map(window).collect()
+    shares(nodes).into_iter().map(window).collect()
 }
 
 /// The nodes that may have more rows among the first `end` than came of them, and how many rows of each are enough.
@@ -60,7 +67,7 @@ pub fn shortfalls(end: usize, merged: &[At], nodes: &[Came]) -> Vec<(usize, u64)
     if end == 0 {
         return Vec::new();
     }
-    let has_more = |node: &Came| node.ahead > node.rows as u64;
+    let has_more = |node: &Came| node.in_all > node.rows as u64;
     let mut short: Vec<_> = (0..nodes.len())
         .filter(|&node| nodes[node].rows == 0 && has_more(&nodes[node]))
         .map(|node| (node, end as u64))
@@ -75,6 +82,14 @@ pub fn shortfalls(end: usize, merged: &[At], nodes: &[Came]) -> Vec<(usize, u64)
         }
     }
     short
+}
+
+/// As [`shortfalls`], of the last `end` rows of the list, where of every node its last rows came.
+#[must_use]
+pub fn shortfalls_at_end(end: usize, merged: &[At], nodes: &[Came]) -> Vec<(usize, u64)> {
+    let last_row = |node: u32| nodes[node as usize].rows as u32 - 1;
+    let backwards = |at: &At| At { node: at.node, row: last_row(at.node) - at.row };
+    shortfalls(end, &merged.iter().rev().map(backwards).collect::<Vec<_>>(), nodes)
 }
 
 #[cfg(test)]
@@ -125,9 +140,21 @@ mod tests {
             all.iter().filter(|at| u64::from(at.row) < windows[at.node as usize]).copied().collect();
         let of = |rows: &[At], node| rows.iter().filter(|at| at.node as usize == node).count();
         let came = (0..windows.len())
-            .map(|node| Came { rows: of(&merged, node), ahead: of(all, node) as u64 })
+            .map(|node| Came { rows: of(&merged, node), in_all: of(all, node) as u64 })
             .collect();
         (merged, came)
+    }
+
+    /// As `ask`, for the last rows of the nodes; and the last `end` of what came, numbered as in the list.
+    fn ask_at_end(all: &[At], windows: &[u64], end: usize) -> (Vec<At>, Vec<Came>, Vec<At>) {
+        let count = |node: u32| all.iter().filter(|at| at.node == node).count() as u64;
+        let first = |node: u32| count(node).saturating_sub(windows[node as usize]);
+        let came: Vec<At> = all.iter().filter(|at| u64::from(at.row) >= first(at.node)).copied().collect();
+        let merged = came.iter().map(|at| At { node: at.node, row: at.row - first(at.node) as u32 });
+        let of = |node: u32| Came { rows: (count(node) - first(node)) as usize, in_all: count(node) };
+        let nodes = (0..windows.len() as u32).map(of).collect();
+        let page = came[came.len().saturating_sub(end)..].to_vec();
+        (merged.collect(), nodes, page)
     }
 
     proptest! {
@@ -164,6 +191,28 @@ mod tests {
             let (merged, came) = ask(&all, &windows);
             prop_assert!(shortfalls(end, &merged, &came).is_empty());
             prop_assert_eq!(&merged[..end.min(merged.len())], &all[..end.min(all.len())]);
+        }
+
+        #[test]
+        fn two_waves_bring_the_end_of_the_one_list(
+            list in proptest::collection::vec(prop_oneof![3 => 0..1_usize, 1 => 0..6_usize], 0..200),
+            windows in proptest::collection::vec(1..40_u64, 6), end in 0..120_usize,
+        ) {
+            let all = places(&list, 6);
+            let mut windows: Vec<u64> = windows.into_iter().map(|window| window.min(end as u64)).collect();
+            let expected = &all[all.len().saturating_sub(end)..];
+            let (merged, came, page) = ask_at_end(&all, &windows, end);
+            let short = shortfalls_at_end(end, &merged, &came);
+            if short.is_empty() {
+                prop_assert_eq!(&page, expected);
+            }
+            for (node, window) in short {
+                prop_assert!(windows[node] < window && window <= end as u64);
+                windows[node] = window;
+            }
+            let (merged, came, page) = ask_at_end(&all, &windows, end);
+            prop_assert!(shortfalls_at_end(end, &merged, &came).is_empty());
+            prop_assert_eq!(&page, expected);
         }
 
         #[test]

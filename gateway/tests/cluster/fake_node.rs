@@ -49,6 +49,12 @@ pub(crate) enum Behaviour {
     HangsAgain,
     /// Is another node from its second list on.
     RenamedAgain,
+    /// An agent of before lists could be counted from the end.
+    KnowsNoEnd,
+    /// Says that its rows are of other ranks than they are.
+    MisstatesRanks,
+    /// Leaves the last row of a list out.
+    TooFewRows,
     /// Answers without identity.
     Nameless,
     /// Surveys with keys in disorder.
@@ -270,8 +276,16 @@ impl Node for Service {
         if node.behaviour == Behaviour::TooManyRows {
             limit += 1;
         }
-        let mut rows: Vec<v1::Client> =
-            matching.into_iter().skip((first + request.offset) as usize).take(limit).collect();
+        let from_end = request.from_end && node.behaviour != Behaviour::KnowsNoEnd;
+        let start = if from_end {
+            count.saturating_sub(request.offset + u64::from(request.limit)).max(first)
+        } else {
+            (first + request.offset).min(count)
+        };
+        let mut rows: Vec<v1::Client> = matching.into_iter().skip(start as usize).take(limit).collect();
+        if node.behaviour == Behaviour::TooFewRows {
+            rows.pop();
+        }
         node.calls.rows_sent.fetch_add(rows.len(), Ordering::Relaxed);
         for row in &mut rows {
             row.node = if node.behaviour == Behaviour::ForeignRows { "other".into() } else { String::new() };
@@ -289,6 +303,11 @@ impl Node for Service {
         chunks[0].identity = node.identity();
         chunks[0].count = count;
         chunks[0].first = first;
+        chunks[0].start = match node.behaviour {
+            Behaviour::KnowsNoEnd => 0,
+            Behaviour::MisstatesRanks => start + 1,
+            _ => start,
+        };
         let stream = async_stream(chunks, node.behaviour);
         Ok(Response::new(stream))
     }

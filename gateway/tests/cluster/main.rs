@@ -21,6 +21,7 @@ use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 mod export;
 mod fake_node;
 mod health;
+mod marks;
 mod sessions;
 mod share;
 
@@ -40,15 +41,23 @@ fn rows(node: usize, count: usize, apart: bool) -> Vec<v1::Client> {
 }
 
 async fn cluster_of(nodes: &[Arc<FakeNode>]) -> Cluster {
+    start_with(nodes, Duration::from_millis(200)).await
+}
+
+fn start(nodes: Vec<String>) -> Cluster {
+    probed_every(Duration::from_millis(200), nodes)
+}
+
+async fn start_with(nodes: &[Arc<FakeNode>], probe_interval: Duration) -> Cluster {
     let mut addresses = Vec::new();
     for node in nodes {
         addresses.push(node.serve().await.to_string());
     }
-    start(addresses)
+    probed_every(probe_interval, addresses)
 }
 
-fn start(nodes: Vec<String>) -> Cluster {
-    let (probe_interval, connect_timeout) = (Duration::from_millis(200), Duration::from_secs(1));
+fn probed_every(probe_interval: Duration, nodes: Vec<String>) -> Cluster {
+    let connect_timeout = Duration::from_secs(1);
     Cluster::start(&ClusterSettings { probe_interval, connect_timeout, ..ClusterSettings::over(nodes) })
         .unwrap()
 }

@@ -47,11 +47,12 @@ pub(super) fn chunks(
     call: OwnedSemaphorePermit,
 ) -> impl Stream<Item = Result<Vec<u8>, Status>> + Send + use<> {
     let first = list.selection.first(&listing);
+    let ranks = list.ranks(first, listing.count());
     let chunks = Chunks {
         agent,
         first,
-        next: first.saturating_add(list.ranks.start),
-        end: first.saturating_add(list.ranks.end).min(listing.count()),
+        next: ranks.start,
+        end: ranks.end,
         listing,
         is_first: true,
         with_statistics: !list.without_statistics,
@@ -96,7 +97,8 @@ impl Chunks {
             }
         }
         let identity = self.is_first.then(|| self.agent.identity.clone());
-        let (count, first) = if self.is_first { (self.listing.count(), self.first) } else { (0, 0) };
+        let (count, first, start) =
+            if self.is_first { (self.listing.count(), self.first, rows.start) } else { (0, 0, 0) };
         self.is_first = false;
         let mut written = Vec::new();
         // Rows go without their node's name; see ARCHITECTURE.md.
@@ -106,7 +108,7 @@ impl Chunks {
             ..row
         };
         let clients = self.listing.refs(rows).enumerate().map(row);
-        write_list(&ListHead { identity, count, first }, clients, &mut written);
+        write_list(&ListHead { identity, count, first, start }, clients, &mut written);
         written
     }
 

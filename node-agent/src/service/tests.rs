@@ -300,6 +300,11 @@ async fn ranks_by_a_live_figure_end_at_ten_thousand_and_what_lies_beyond_is_refu
         (behind.code(), behind.message()),
         (Code::InvalidArgument, "a list from a key on by recv_oct, expected an order by an identity field")
     );
+    let last = refused(ListRequest { from_end: true, ..list(0, 1) }).await;
+    assert_eq!(
+        (last.code(), last.message()),
+        (Code::InvalidArgument, "a list from the end by recv_oct, expected an order by an identity field")
+    );
     let export = ExportRequest { order: by(SortField::RecvOct), ..ExportRequest::default() };
     let export = service.export(Request::new(export)).await.err().unwrap();
     assert_eq!(export.message(), "an export by recv_oct, expected an order by an identity field");

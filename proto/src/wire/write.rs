@@ -16,7 +16,7 @@ const ROW_BYTES: usize = 256;
 
 /// Writes a `ListResponse`: the bytes of the message that would have these rows. How many they are about, the iterator says.
 pub fn write_list<'a>(head: &ListHead, rows: impl Iterator<Item = ClientRef<'a>>, to: &mut Vec<u8>) {
-    let ListHead { identity, count, first } = head;
+    let ListHead { identity, count, first, start } = head;
     to.reserve(64 + rows.size_hint().0 * ROW_BYTES);
     if let Some(identity) = identity {
         message::<1>(1, to, |to| {
@@ -29,6 +29,7 @@ pub fn write_list<'a>(head: &ListHead, rows: impl Iterator<Item = ClientRef<'a>>
         message::<2>(3, to, |to| write_client(&row, to));
     }
     number(4, *first, to);
+    number(5, *start, to);
 }
 
 /// Writes a `Client`: the bytes of the message that would have its values.
@@ -164,12 +165,12 @@ mod tests {
 
     /// The bytes of a response's rows, and the response that says what they say.
     fn written(response: &ListResponse) -> (Vec<u8>, ListResponse) {
-        let ListResponse { identity, count, clients, first } = response.clone();
+        let ListResponse { identity, count, clients, first, start } = response.clone();
         let mut bytes = b"before".to_vec();
-        let head = ListHead { identity: identity.clone(), count, first };
+        let head = ListHead { identity: identity.clone(), count, first, start };
         write_list(&head, clients.iter().map(Client::as_client_ref), &mut bytes);
         let clients = clients.iter().map(|client| client.as_client_ref().into()).collect();
-        (bytes.split_off(6), ListResponse { identity, count, clients, first })
+        (bytes.split_off(6), ListResponse { identity, count, clients, first, start })
     }
 
     proptest! {

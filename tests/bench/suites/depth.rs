@@ -1,5 +1,5 @@
 //! Does page 15,000 cost what page 1 costs? First, middle and last page of a list, with all rows and with about half of
-//! them, in three orders; and a page behind a cursor.
+//! them, in three orders; pages all over the list, none twice; and a page behind a cursor.
 
 use rollcall_tests::bench::goals::Figure;
 use serde_json::Value;
@@ -50,7 +50,9 @@ pub(crate) fn measure(bench: &Bench, subject: &Subject) -> Result<Section, Strin
                     cases.push(Case::new(label, subject, &format!("{list}&_page={page}")));
                 }
                 let goal = if parameters.is_empty() { Figure::LastPage } else { Figure::LastPageFiltered };
-                lists.push(List { first, end: cases.len(), last: cases.len() - 1, goal });
+                let label = format!("{filter}{order}, pages all over");
+                cases.push(Case::over_pages(label, subject, &format!("{list}&_page={{page}}"), last));
+                lists.push(List { first, end: cases.len(), last: cases.len() - 2, goal });
             } else {
                 lists.push(List { first, end: cases.len(), last: first, goal: Figure::LastPage });
             }

@@ -4,6 +4,7 @@
 //! - It asks a node for no rank outside the list that the node said it has.
 //! - A fetch is bounded: the page, the slack, and of one node the most a list may have.
 //! - A node that tells the truth is never blamed.
+//! - A guess of where the page is, right or wrong, changes nothing of this.
 //! - Among nodes that tell the truth the page is the one of the merged list, at any depth.
 
 #![no_main]
@@ -87,13 +88,25 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
     let offset = input.arbitrary::<u64>()?.checked_shr(64 - bits).unwrap_or_default();
     let limit = [1, 0, 2, 10, 99, 100, 1_000, 10_000][usize::from(input.int_in_range(0..=7_u8)?)];
     let changing = rarely(input, 4)?;
+    let within = if rarely(input, 3)? { Some(input.int_in_range(0..=20_000_u64)?) } else { None };
+    let guess = if rarely(input, 2)? { Some(guess(input)?) } else { None };
     loop {
         let mut selection = Selection::new(order, offset, limit, nodes.len());
+        if let Some(guess) = &guess {
+            selection = selection.near(guess[..nodes.len()].to_vec());
+        }
+        if let Some(most) = within {
+            selection = selection.within(most);
+        }
         if changing {
             selection = selection.over_changing_nodes();
         }
         match select(&mut selection, &nodes, input) {
             Ok(step) => {
+                if let (Some(most), Step::Fetch { windows, take, .. }) = (within.filter(|_| !changing), &step) {
+                    let rows: u64 = windows.iter().map(|window| window.end - window.start).sum();
+                    assert!(rows <= most.max(*take), "{rows} rows, not {most}: {windows:?}");
+                }
                 check_fetch(order, offset, limit, &selection, &nodes, step);
                 return Ok(());
             }
@@ -106,6 +119,16 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Ranks of each node, anywhere.
+fn guess(input: &mut Unstructured<'_>) -> Result<Vec<Range<u64>>> {
+    let mut range = || {
+        let bits = input.int_in_range(0..=63_u32)?;
+        let start = input.arbitrary::<u64>()? & ((1 << bits) - 1);
+        Ok(start..start.saturating_add(input.arbitrary::<u64>()? & ((1 << (bits / 2)) - 1)))
+    };
+    NAMES.iter().map(|_| range()).collect()
 }
 
 /// Waves up to the fetch.

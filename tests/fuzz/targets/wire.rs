@@ -212,11 +212,11 @@ fn at(rank: u64) -> usize {
 
 fn answer_list(request: ListRequest) {
     let list = List::try_from(request.clone());
-    let ListRequest { filter, order, offset, limit, snapshot, after, .. } = request;
+    let ListRequest { filter, order, offset, limit, snapshot, after, from_end, .. } = request;
     let expected = model(filter, order)
         .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
         .filter(|_| limit <= MAX_WINDOW)
-        .filter(|(_, order, _)| !order.field.is_live() || (after.is_none() && is_ranked(offset, limit)));
+        .filter(|(_, order, _)| !order.field.is_live() || (after.is_none() && !from_end && is_ranked(offset, limit)));
     let Some((first, order, rows)) = expected else {
         assert!(list.is_err(), "{list:?}");
         return;
@@ -227,7 +227,14 @@ fn answer_list(request: ListRequest) {
         assert!(agent().1.listing(&list.selection, Instant::now(), &|| false).is_err());
         return;
     }
-    check_answer(order, &list, &rows, first, at(offset)..at(offset.saturating_add(limit.into())));
+    let (skip, end) = (at(offset), at(offset.saturating_add(limit.into())));
+    let ranks = if from_end {
+        let left = |rows_at_end: usize| rows.len().saturating_sub(rows_at_end).saturating_sub(first);
+        left(end)..left(skip)
+    } else {
+        skip..end
+    };
+    check_answer(order, &list, &rows, first, ranks);
 }
 
 fn is_ranked(offset: u64, limit: u32) -> bool {
@@ -251,9 +258,8 @@ fn check_answer(order: Order, list: &List, rows: &[Client], first: usize, ranks:
     assert_eq!((at(view.count()), at(list.selection.first(&view))), (rows.len(), first));
     let rank = |rank: usize| (first.saturating_add(rank)).min(rows.len());
     let expected = &rows[rank(ranks.start)..rank(ranks.end)];
-    let from = list.selection.first(&view);
-    let (start, end) = (from.saturating_add(list.ranks.start), from.saturating_add(list.ranks.end));
-    let mut sent: Vec<Client> = view.refs(start..end).map(Client::from).collect();
+    let ranks = list.ranks(list.selection.first(&view), view.count());
+    let mut sent: Vec<Client> = view.refs(ranks).map(Client::from).collect();
     assert_eq!(own_rows(order, NODE, &mut sent), Ok(()));
     assert_eq!(sent, expected);
 }

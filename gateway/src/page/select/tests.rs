@@ -4,6 +4,8 @@ use proptest::prelude::*;
 use rollcall_proto::SortField;
 
 use super::*;
+use crate::page::plan;
+use crate::page::share::Expected;
 
 /// A node is a sorted list of numbers; number and node make the key.
 struct Cluster {
@@ -49,7 +51,19 @@ impl Cluster {
 
     /// Runs a selection to its end: the page's keys, waves with the fetch, rows shipped.
     fn page(&self, offset: u64, limit: u32) -> (Vec<(usize, u64)>, u32, u64) {
-        let mut selection = Selection::new(ORDER, offset, limit, self.nodes.len());
+        self.run(Selection::new(ORDER, offset, limit, self.nodes.len()))
+    }
+
+    /// The same, with a guess from counts.
+    fn page_near(&self, offset: u64, limit: u32, counts: &[u64]) -> (Vec<(usize, u64)>, u32, u64) {
+        let expected: Vec<_> =
+            counts.iter().map(|&count| Expected { count: Some(count), answers: true }).collect();
+        let total = Some(counts.iter().sum());
+        let near = plan::around(offset, limit, &expected, total, 4.0);
+        self.run(Selection::new(ORDER, offset, limit, self.nodes.len()).near(near))
+    }
+
+    fn run(&self, mut selection: Selection) -> (Vec<(usize, u64)>, u32, u64) {
         selection.most_ranked = self.most_ranked;
         loop {
             match selection.step() {
@@ -114,6 +128,51 @@ proptest! {
         prop_assert!(shipped <= 3 * u64::from(limit) + 100 * cluster.nodes.len() as u64);
     }
 
+    #[test]
+    fn a_page_near_any_guess_equals_the_one_list_a_wave_later_at_the_most(
+        nodes in proptest::collection::vec(proptest::collection::vec(0..400_i64, 0..900), 1..7),
+        near in proptest::collection::vec((0..1000_u64, 0..1000_u64), 7),
+        offset in 0..4000_u64, limit in 0..40_u32,
+    ) {
+        let cluster = Cluster::new(nodes);
+        let near = near[..cluster.nodes.len()].iter().map(|&(a, b)| a.min(b)..a.max(b)).collect();
+        let selection = Selection::new(ORDER, offset, limit, cluster.nodes.len()).near(near);
+        let (page, waves, shipped) = cluster.run(selection);
+        prop_assert_eq!(page, cluster.model(offset, limit));
+        prop_assert!(shipped <= 3 * u64::from(limit) + 100 * cluster.nodes.len() as u64);
+        prop_assert!(waves <= cluster.page(offset, limit).1 + 1);
+    }
+
+    #[test]
+    fn a_fetch_can_be_of_the_page_alone(
+        nodes in proptest::collection::vec(proptest::collection::vec(0..400_i64, 0..900), 1..7),
+        offset in 0..4000_u64, limit in 0..40_u32, room in 0..300_u64,
+    ) {
+        let cluster = Cluster::new(nodes);
+        let selection = Selection::new(ORDER, offset, limit, cluster.nodes.len()).within(room);
+        let (page, waves, shipped) = cluster.run(selection);
+        prop_assert!(shipped <= room.max(page.len() as u64), "{shipped} rows");
+        prop_assert_eq!(page, cluster.model(offset, limit));
+        prop_assert!(waves <= cluster.page(offset, limit).1 + 1);
+    }
+
+    /// Counts of another time, of nodes whose rows are spread evenly or not.
+    #[test]
+    fn a_page_near_old_counts_equals_the_one_list(
+        sizes in proptest::collection::vec((0..3000_usize, 0..3000_u64), 2..6), overlap in 0..2000_i64,
+        offset in 0..12000_u64, limit in 1..200_u32,
+    ) {
+        let mut base = 0;
+        let nodes = sizes.iter().map(|&(size, _)| {
+            let rows = (0..size as i64).map(|row| base + row).collect();
+            base += size as i64 - overlap;
+            rows
+        }).collect();
+        let cluster = Cluster::new(nodes);
+        let counts: Vec<u64> = sizes.iter().map(|&(_, count)| count).collect();
+        prop_assert_eq!(cluster.page_near(offset, limit, &counts).0, cluster.model(offset, limit));
+    }
+
     /// Range-partitioned and heavily skewed nodes, where shares of the offset say nothing.
     #[test]
     fn a_page_equals_the_one_list_however_rows_are_spread(
@@ -163,6 +222,54 @@ fn depth_costs_few_waves_and_about_a_page_of_rows() {
             assert!(shipped <= 300 + 100 * cluster.nodes.len() as u64, "{name}: {shipped} rows");
         }
     }
+}
+
+/// Rows that fall to a node by chance, each with a number of its own.
+fn by_chance(counts: &[u64]) -> Cluster {
+    let mut left = counts.to_vec();
+    let mut nodes = vec![Vec::new(); counts.len()];
+    let mut state = 7_u64;
+    for row in 0..counts.iter().sum::<u64>() {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let mut at = (state >> 33) % left.iter().sum::<u64>();
+        let node = left.iter().position(|&left| {
+            let is_here = at < left;
+            at = at.saturating_sub(left);
+            is_here
+        });
+        let node = node.unwrap();
+        left[node] -= 1;
+        nodes[node].push(row as i64);
+    }
+    Cluster::new(nodes)
+}
+
+#[test]
+fn a_page_anywhere_takes_two_waves_where_the_shares_tell_about_where_it_is() {
+    for counts in [vec![300_000; 3], vec![500_000, 90_000, 2_000, 10], vec![20_000; 20]] {
+        let cluster = by_chance(&counts);
+        let total: u64 = counts.iter().sum();
+        for part in 0..20 {
+            let offset = total * part / 20;
+            let (page, waves, shipped) = cluster.page_near(offset, 100, &counts);
+            let first = cluster.nodes[page[0].0][page[0].1 as usize];
+            let (node, rank) = page[99];
+            assert_eq!((first, cluster.nodes[node][rank as usize]), (offset as i64, offset as i64 + 99));
+            assert_eq!(waves, 2, "{counts:?}, offset {offset}");
+            assert!(shipped <= 300 + 100 * counts.len() as u64, "{counts:?}: {shipped} rows");
+        }
+    }
+}
+
+#[test]
+fn few_fences_suffice_near_a_guess() {
+    let fences = |length| Selection::new(ORDER, 0, 100, 3).near(vec![0..length; 3]).fences();
+    assert_eq!([0, 10, 100, 3_264, 100_000].map(fences), [16, 16, 24, 139, 256]);
+    let mut selection = Selection::new(ORDER, 0, 100, 1).near(vec![5..5; 1]);
+    assert_eq!(selection.step(), Step::Survey(vec![5..6; 1]), "every node is asked for its count");
+    let cluster = Cluster::new(vec![(0..3).collect()]);
+    selection.narrow(&[Some(cluster.survey(0, &(5..6), 16))]).unwrap();
+    assert_eq!((selection.total(), selection.fences()), (3, 256));
 }
 
 #[test]
