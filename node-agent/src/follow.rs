@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::broker::{Broker, BrokerError, ClientChange};
 use crate::index::{Index, Resync};
 
-/// Changes that may wait for the index, some megabytes of a resync. A full channel makes the adapter wait.
+/// Changes that may wait for the index, two megabytes of a resync. A full channel makes the adapter wait.
 const WAITING_CHANGES: usize = 256;
 
 /// How index and broker stand.
@@ -186,7 +186,7 @@ mod tests {
     use rollcall_proto::v1::Client;
 
     use super::*;
-    use crate::broker::{SessionRef, send_resync};
+    use crate::broker::{RESYNC_ROWS, SessionRef, send_resync};
     use crate::query::Queries;
 
     fn client(clientid: &str, session: u64) -> Client {
@@ -255,7 +255,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_resync_of_any_number_of_clients_is_told_in_small_parts() {
-        for count in [0, 1, 64, 65, 1_000] {
+        for count in [0, 1, RESYNC_ROWS as u64, RESYNC_ROWS as u64 + 1, 1_000] {
             let (sender, mut receiver) = mpsc::channel(8);
             let clients = (0..count).map(|number| client("c", number));
             let send = tokio::spawn(async move { send_resync(&sender, clients).await });
@@ -268,7 +268,7 @@ mod tests {
                 follower.apply(change).await;
             }
             assert!(send.await.unwrap().is_ok());
-            assert_eq!((index.counts().clients, largest as u64), (count, count.min(64)));
+            assert_eq!((index.counts().clients, largest as u64), (count, count.min(RESYNC_ROWS as u64)));
         }
     }
 }

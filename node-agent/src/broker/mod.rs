@@ -58,8 +58,8 @@ pub enum ClientChange {
     BrokerFailed(String),
 }
 
-/// Clients that one change of a resync should tell: the channel holds hundreds of changes.
-pub const RESYNC_ROWS: usize = 64;
+/// Clients that one change of a resync should tell: hundreds of changes may wait, and a message takes half a kilobyte.
+pub const RESYNC_ROWS: usize = 16;
 
 /// Tells all clients as one resync.
 ///

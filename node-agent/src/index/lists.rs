@@ -12,6 +12,7 @@ use rollcall_proto::SortField;
 use super::columns::Columns;
 use super::ordered::Ordered;
 use super::sorts::sort_by_field;
+use crate::packed::block;
 
 /// How many lists by other fields are kept: each costs every change a search.
 const MOST_KEPT: usize = 4;
@@ -49,7 +50,8 @@ impl Lists {
     /// Lists of rows whose order by clientid is known, with a kept one for each field.
     pub(super) fn new(columns: &Columns, by_clientid: &[u32], kept: &[SortField]) -> Self {
         let sorted = |field| {
-            let mut slots = by_clientid.to_vec();
+            let mut slots = block(by_clientid.len());
+            slots.extend_from_slice(by_clientid);
             sort_by_field(columns, &mut slots, field);
             Ordered::from_sorted(&slots)
         };

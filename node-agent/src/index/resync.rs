@@ -13,7 +13,7 @@ use super::sorts::sort_by_text;
 use super::state::Rows;
 use super::tombstones::Tombstones;
 use super::{Index, as_row};
-use crate::packed::Packed;
+use crate::packed::{Packed, block};
 
 /// All clients there are, as they come in.
 #[derive(Debug, Default)]
@@ -32,7 +32,8 @@ impl Resync {
     fn in_default_order(&self, ended: &Tombstones) -> Vec<u32> {
         let clients = &self.clients;
         let session = |number: u32| clients.get(number).session;
-        let mut numbers: Vec<u32> = (0..clients.len()).collect();
+        let mut numbers = block(clients.len() as usize);
+        numbers.extend(0..clients.len());
         if !ended.is_empty() {
             numbers.retain(|&number| !ended.contains(session(number)));
         }

@@ -13,6 +13,7 @@ use super::columns::{Columns, Place, compare_values};
 use super::left::Left;
 use super::ordered::Ordered;
 use super::segment::SEGMENT;
+use crate::packed::block;
 
 /// How many rows of a list stand before a place in the ascending order by a field.
 pub(super) fn position(list: &Ordered, columns: &Columns, field: SortField, place: &Place<'_>) -> usize {
@@ -26,12 +27,18 @@ pub(super) fn sort_by_text<'a>(
     tie: impl Fn(u32, u32) -> Ordering,
 ) {
     let common = common_beginning(numbers, &text);
-    let key = |number: u32| (beginning(&text(number).as_bytes()[common..]), number);
-    let mut keys: Vec<(u64, u32)> = numbers.iter().map(|&number| key(number)).collect();
-    keys.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| text(a.1).cmp(text(b.1))).then_with(|| tie(a.1, b.1)));
-    for (number, key) in numbers.iter_mut().zip(keys) {
-        *number = key.1;
-    }
+    let mut keys = block(numbers.len());
+    keys.extend(
+        (0_u32..)
+            .zip(&*numbers)
+            .map(|(at, &number)| (beginning(&text(number).as_bytes()[common..]), at, number)),
+    );
+    // By the place it had, a sort that needs no memory is as stable as another.
+    keys.sort_unstable_by(|a, b| {
+        let texts = || text(a.2).cmp(text(b.2)).then_with(|| tie(a.2, b.2));
+        a.0.cmp(&b.0).then_with(texts).then(a.1.cmp(&b.1))
+    });
+    write_back(numbers, keys.into_iter().map(|(_, _, number)| number));
 }
 
 /// How many bytes all texts begin with in common.
@@ -79,20 +86,21 @@ pub(super) fn sort_by_field(columns: &Columns, slots: &mut [u32], field: SortFie
         slots.sort_by_cached_key(|&slot| ranks[columns.row(slot).origin() as usize]);
         return;
     }
-    let (mut with, mut without) = (Vec::with_capacity(slots.len()), Vec::new());
-    for &slot in &*slots {
+    let (mut with, mut without) = (block(slots.len()), Vec::new());
+    for (at, &slot) in (0_u32..).zip(&*slots) {
         match value(slot) {
-            Some(value) => with.push((number(value), slot)),
+            Some(value) => with.push((number(value), at, slot)),
             None => without.push(slot),
         }
     }
-    with.sort_by(|a, b| {
+    with.sort_unstable_by(|a, b| {
         // Only of IPv6 addresses does the number not say all.
         let is_exact = field != SortField::IpAddress || a.0 < SIGN;
         a.0.cmp(&b.0)
-            .then_with(|| if is_exact { Ordering::Equal } else { compare_values(value(a.1), value(b.1)) })
+            .then_with(|| if is_exact { Ordering::Equal } else { compare_values(value(a.2), value(b.2)) })
+            .then(a.1.cmp(&b.1))
     });
-    write_back(slots, with.into_iter().map(|(_, slot)| slot).chain(without));
+    write_back(slots, with.into_iter().map(|(_, _, slot)| slot).chain(without));
 }
 
 fn write_back(slots: &mut [u32], sorted: impl Iterator<Item = u32>) {

@@ -12,6 +12,7 @@ use super::segment::bits;
 use super::select::Snapshot;
 use super::sorts::position;
 use super::tombstones::Tombstones;
+use crate::packed::growing_block;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -32,7 +33,8 @@ impl Rows {
     /// The rows of clients that are in default order, without equals, with a kept list for each field.
     pub(super) fn of<'a>(clients: impl Iterator<Item = ClientRef<'a>>, kept: &[SortField]) -> Self {
         let (mut table, mut left) = (Table::default(), Left::default());
-        let by_clientid: Vec<u32> = clients.map(|client| table.add(&client, &mut left)).collect();
+        let mut by_clientid = growing_block(0);
+        by_clientid.extend(clients.map(|client| table.add(&client, &mut left)));
         let lists = Lists::new(table.columns(), &by_clientid, kept);
         let connected = by_clientid.iter().filter(|&&slot| table.columns().row(slot).is_connected()).count();
         Self { table, lists, connected, left }

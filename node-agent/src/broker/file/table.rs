@@ -1,6 +1,6 @@
 //! The rows in force: sessions and live figures, without the identity, which the index holds.
 
-use std::collections::hash_map::{Entry, RandomState};
+use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::hash::BuildHasher as _;
@@ -13,7 +13,7 @@ use rollcall_proto::v1::{Client, Statistics};
 use thiserror::Error;
 
 use super::line;
-use crate::packed::Packed;
+use crate::packed::{Packed, block, growing_block};
 
 /// The longest line, bytes: the longest strings MQTT allows, escaped, fit twice over.
 const LONGEST_LINE: u64 = 4 << 20;
@@ -51,10 +51,9 @@ impl FileError {
 pub(super) fn read(path: &Path, node: &str) -> Result<Rows, FileError> {
     let unreadable = |error: std::io::Error| FileError::unreadable(path, &error);
     let mut reader = BufReader::new(File::open(path).map_err(unreadable)?);
-    let (mut rows, hash) = (Rows::default(), Hash::default());
-    let mut lines_by_id = HashMap::new();
+    let (mut rows, mut lines, hash) = (Rows::default(), growing_block(0), Hash::default());
     let mut text = Vec::new();
-    for number in 1.. {
+    for number in 1_u64.. {
         let wrong = |reason: String| FileError::Line { path: path.to_owned(), number, reason };
         text.clear();
         let mut limited = std::io::Read::take(&mut reader, LONGEST_LINE + 1);
@@ -71,22 +70,19 @@ pub(super) fn read(path: &Path, node: &str) -> Result<Rows, FileError> {
         if client.node != node {
             continue;
         }
-        match lines_by_id.entry(hash.of(&client.clientid)) {
-            Entry::Occupied(first) => {
-                let (id, first) = (&client.clientid, first.get());
-                return Err(wrong(format!(
-                    "clientid {id:?} stands on line {first} already, expected once a node"
-                )));
-            }
-            Entry::Vacant(free) => free.insert(number),
-        };
+        lines.push((hash.of(&client.clientid), number, rows.clients.len()));
         rows.add(&client);
     }
-    Ok(rows)
+    lines.sort_unstable();
+    let repeated = lines.windows(2).filter(|two| two[0].0 == two[1].0).min_by_key(|two| two[1].1);
+    let Some(&[(_, first, row), (_, number, _)]) = repeated else { return Ok(rows) };
+    let id = rows.clients.clientid(row);
+    let reason = format!("clientid {id:?} stands on line {first} already, expected once a node");
+    Err(FileError::Line { path: path.to_owned(), number, reason })
 }
 
 /// The rows of a file, as read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rows {
     /// Identities, without their sessions.
     clients: Packed,
@@ -94,6 +90,12 @@ pub(super) struct Rows {
     figures: Vec<u8>,
     /// Where the figures of each row begin.
     starts: Vec<u64>,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self { clients: Packed::default(), figures: Vec::new(), starts: growing_block(0) }
+    }
 }
 
 impl Rows {
@@ -173,7 +175,7 @@ impl Table {
         let Rows { clients, figures, starts } = rows;
         let known = self.rows.iter().filter(|row| !self.kicked.contains(&row.session));
         let mut known: HashMap<u128, u64> = known.map(|row| (row.hash, row.session)).collect();
-        let mut sessions = Vec::with_capacity(starts.len());
+        let mut sessions = block(starts.len());
         self.rows = Vec::with_capacity(starts.len());
         for (number, figures) in (0..).zip(starts) {
             let client = clients.get(number);
