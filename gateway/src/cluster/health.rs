@@ -95,6 +95,8 @@ pub(super) struct Health {
     /// Of those, calls that waited in vain with none in between that did not.
     waited: u32,
     circuit: Option<Reason>,
+    /// Why gateway and agent would misread each other; what the last description says, whether the agent is there or not.
+    misread: Option<CallError>,
     incarnation: Option<u64>,
 }
 
@@ -114,6 +116,7 @@ impl Health {
             failures: 0,
             waited: 0,
             circuit: None,
+            misread: None,
             incarnation: None,
         }
     }
@@ -125,12 +128,12 @@ impl Health {
 
     /// Why it is no use to ask.
     pub(super) fn barred(&self) -> Option<CallError> {
-        let last = || self.last_error.as_ref().map_or("", |error| error.text.as_str());
-        if self.state == NodeState::Incompatible {
-            return Some(CallError::not_asked(Reason::Protocol, last()));
+        if let Some(misread) = &self.misread {
+            return Some(misread.clone());
         }
         let reason = self.circuit?;
-        Some(CallError::not_asked(reason, format!("not asked before a probe is answered; last: {}", last())))
+        let last = self.last_error.as_ref().map_or("", |error| error.text.as_str());
+        Some(CallError::not_asked(reason, format!("not asked before a probe is answered; last: {last}")))
     }
 
     /// The reason that reads fail with at once, while they do.
@@ -194,6 +197,7 @@ impl Health {
     /// Takes in that a whole probe was answered.
     pub(super) fn probed(&mut self, now: SystemTime) {
         self.answered(now);
+        self.misread = None;
         let drains = self.description.as_ref().is_some_and(|description| description.draining);
         self.enter(if drains { NodeState::Draining } else { NodeState::Connected }, now);
     }
@@ -202,6 +206,7 @@ impl Health {
     pub(super) fn incompatible(&mut self, error: &CallError, now: SystemTime) {
         self.is_prompt();
         self.went_wrong(error, now);
+        self.misread = Some(error.clone());
         self.enter(NodeState::Incompatible, now);
     }
 

@@ -1,7 +1,7 @@
 //! The HTTP API.
 //!
 //! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
-//! the health routes or [`api`]: key, place among the routes, operation. A list goes on to [`clients`], [`query`], the
+//! the health routes or [`api`]: key, place among the requests ([`places`]), operation. A list goes on to [`clients`], [`query`], the
 //! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!

@@ -33,7 +33,9 @@ pub(super) struct Places {
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Place<'a> {
-    _permits: Vec<SemaphorePermit<'a>>,
+    _place: SemaphorePermit<'a>,
+    /// A heavy request's place among those that are admitted.
+    _admitted: Option<SemaphorePermit<'a>>,
 }
 
 impl Places {
@@ -49,9 +51,9 @@ impl Places {
 
     /// Takes a request's place.
     pub(super) fn request(&self) -> Result<Place<'_>, ApiError> {
-        let permit = self.requests.try_acquire();
-        let permit = permit.map_err(|_| ApiError::Overloaded { limit: self.limits.requests })?;
-        Ok(Place { _permits: vec![permit] })
+        let place = self.requests.try_acquire();
+        let place = place.map_err(|_| ApiError::Overloaded { limit: self.limits.requests })?;
+        Ok(Place { _place: place, _admitted: None })
     }
 
     /// Takes a heavy request's place, or waits for one for up to half of the time left.
@@ -60,8 +62,8 @@ impl Places {
         let admitted = self.admitted.try_acquire().map_err(|_| refused())?;
         let now = Instant::now();
         let until = now + deadline.saturating_duration_since(now) / 2;
-        let Ok(Ok(heavy)) = timeout_at(until, self.heavy.acquire()).await else { return Err(refused()) };
-        Ok(Place { _permits: vec![heavy, admitted] })
+        let Ok(Ok(place)) = timeout_at(until, self.heavy.acquire()).await else { return Err(refused()) };
+        Ok(Place { _place: place, _admitted: Some(admitted) })
     }
 }
 

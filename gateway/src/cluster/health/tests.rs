@@ -167,6 +167,12 @@ fn an_agent_that_is_too_new_is_not_asked_until_one_of_the_two_is_upgraded() {
     assert!(barred.detail.contains("upgrade the gateway"), "{}", barred.detail);
     health.answered(at(3));
     assert!(health.barred().is_some(), "what it answers may mean something else");
+    health.failed(&refused(), Duration::ZERO, Caller::Probe, at(3));
+    assert_eq!(health.state, NodeState::Unavailable);
+    assert!(
+        health.barred().is_some(),
+        "nor is it asked when it comes back, before it has said what it speaks now"
+    );
     health.described(newer(1), at(4)).unwrap();
     health.probed(at(4));
     assert_eq!((health.state, health.barred().is_none()), (NodeState::Connected, true));
