@@ -400,6 +400,31 @@ async fn rows_come_without_statistics_when_the_broker_is_slow() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_that_goes_away_takes_its_work_along() {
+    // A ranking asks the broker for the figure of every client, and this one never answers.
+    let (broker, _gate) = Scripted::gated(clients(3));
+    let agent = serve(broker, |_| {}).await;
+    let at_work = async || {
+        let told = agent.describe().await;
+        (told.calls_in_flight, told.scans_running)
+    };
+    let order = Some(Order { field: SortField::MqueueLen.into(), descending: true });
+    let mut client = agent.client.clone();
+    let waiting = tokio::spawn(async move {
+        client.list(ListRequest { order, limit: 10, ..ListRequest::default() }).await.map(drop)
+    });
+    until("the ranking", async || at_work().await == (1, 1)).await;
+    waiting.abort();
+    until("its end", async || at_work().await == (0, 0)).await;
+
+    let mut late = Request::new(SurveyRequest { order, end: 10, fences: 2, ..SurveyRequest::default() });
+    late.metadata_mut().insert("grpc-timeout", "100m".parse().unwrap());
+    let late = agent.client.clone().survey(late).await.unwrap_err();
+    assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
+    until("its end", async || at_work().await == (0, 0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_ends_at_its_deadline() {
     let (broker, gate) = Scripted::gated(clients(3));
     let agent = serve(broker, |_| {}).await;
