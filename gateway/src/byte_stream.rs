@@ -9,7 +9,7 @@ use futures::Stream;
 use futures::stream::unfold;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 /// An open connection.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -21,28 +21,50 @@ pub type BoxedStream = Box<dyn ByteStream>;
 
 /// The connections that come in on a listener, each with its peer's address, without end.
 pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = (BoxedStream, SocketAddr)> + Send {
-    unfold(listener, async |listener| {
+    unfold((listener, Failing::default()), async |(listener, mut failing)| {
         loop {
             match listener.accept().await {
                 Ok((stream, remote)) => {
+                    failing.over();
                     if let Err(error) = stream.set_nodelay(true) {
                         tracing::debug!(%remote, %error, "cannot have a connection send at once");
                     }
-                    return Some(((Box::new(stream) as BoxedStream, remote), listener));
+                    return Some(((Box::new(stream) as BoxedStream, remote), (listener, failing)));
                 }
-                Err(error) => accept_failed(&error).await,
+                Err(error) => failing.wait(&error).await,
             }
         }
     })
 }
 
 /// A connection that is gone again before it is accepted concerns nobody; when the process is out of file
-/// descriptors, trying again at once would only burn a core.
-async fn accept_failed(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
+/// descriptors, trying again at once would only burn a core, and telling of every try would fill the log.
+#[derive(Debug, Default)]
+struct Failing {
+    /// When the log was last told, while no connection can be accepted.
+    told: Option<Instant>,
+}
+
+/// How often connections are tried to be accepted while that fails, and how often that is told.
+const RETRY: Duration = Duration::from_millis(100);
+const TELL: Duration = Duration::from_secs(10);
+
+impl Failing {
+    async fn wait(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            return;
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            tracing::error!(%error, "cannot accept connections");
+            self.told = Some(Instant::now());
+        }
+        sleep(RETRY).await;
     }
-    tracing::error!(%error, "cannot accept connections");
-    sleep(Duration::from_millis(100)).await;
+
+    fn over(&mut self) {
+        if self.told.take().is_some() {
+            tracing::info!("connections are accepted again");
+        }
+    }
 }

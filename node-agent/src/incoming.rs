@@ -11,9 +11,9 @@ use futures::Stream;
 use futures::stream::unfold;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 /// An open connection.
 pub trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -87,27 +87,50 @@ impl AsyncWrite for Connection {
 /// The connections that come in on a listener, without end. tonic's own stream of them ends the server when the process
 /// is out of file descriptors.
 pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = Connection> + Send {
-    unfold(listener, async |listener| {
+    unfold((listener, Failing::default()), async |(listener, mut failing)| {
         loop {
             match listener.accept().await {
                 Ok((stream, remote)) => {
+                    failing.over();
                     if let Err(error) = stream.set_nodelay(true) {
                         debug!(%remote, %error, "cannot have a connection send at once");
                     }
-                    return Some((Connection::new(Box::new(stream), remote), listener));
+                    return Some((Connection::new(Box::new(stream), remote), (listener, failing)));
                 }
-                Err(error) => accept_failed(&error).await,
+                Err(error) => failing.wait(&error).await,
             }
         }
     })
 }
 
-/// As the gateway does: one that is gone already concerns nobody, and trying again at once would only burn a core.
-async fn accept_failed(error: &io::Error) {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
-    if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
-        return;
+/// As the gateway does: one that is gone already concerns nobody, trying again at once would only burn a core, and telling of
+/// every try would fill the log.
+#[derive(Debug, Default)]
+struct Failing {
+    /// When the log was last told, while no connection can be accepted.
+    told: Option<Instant>,
+}
+
+/// How often connections are tried to be accepted while that fails, and how often that is told.
+const RETRY: Duration = Duration::from_millis(100);
+const TELL: Duration = Duration::from_secs(10);
+
+impl Failing {
+    async fn wait(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+        if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
+            return;
+        }
+        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+            error!(%error, "cannot accept connections");
+            self.told = Some(Instant::now());
+        }
+        sleep(RETRY).await;
     }
-    error!(%error, "cannot accept connections");
-    sleep(Duration::from_millis(100)).await;
+
+    fn over(&mut self) {
+        if self.told.take().is_some() {
+            info!("connections are accepted again");
+        }
+    }
 }

@@ -47,6 +47,8 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often a silent connection is asked whether it is still there, and how long it may take to say so. Without
 /// that a connection lost in a partition stays open for many minutes.
 const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(10));
+/// Streams that one connection may have open beside twice the calls that are let in.
+const SPARE_STREAMS: u32 = 64;
 /// How long connections may take to close after the last call.
 const CLOSING: Duration = Duration::from_secs(1);
 /// The name health checks ask for, beside the empty one.
@@ -235,6 +237,8 @@ pub async fn run_on(
     // Health and reflection tell nobody anything of a client, so they ask for no token.
     let node_service = InterceptedService::new(node_service, TokenCheck::new(tokens.clone()));
     let mut server = Server::builder()
+        // tonic sets no bound by itself. Calls up to it are refused in words, as overloaded.
+        .max_concurrent_streams(config.max_calls.get().saturating_mul(2).saturating_add(SPARE_STREAMS))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
     let incoming = match &tls {

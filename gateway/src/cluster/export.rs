@@ -61,6 +61,8 @@ pub struct Export {
 #[derive(Debug)]
 struct Source {
     owner: Arc<Owner>,
+    /// Rows that are still to come, by the node's own count.
+    left: u64,
     chunks: Streaming<v1::ListResponse>,
     /// Holds the stream's connection.
     _client: v1::node_client::NodeClient<Link>,
@@ -116,7 +118,8 @@ async fn begin(node: Arc<Node>, query: &ExportQuery) -> Result<(Source, Option<V
     let head =
         chunks.message().await?.ok_or_else(|| CallError::protocol("an export without a first chunk"))?;
     let identity = node.identified(head.identity, &query.scope)?;
-    let mut source = Source { owner: Arc::new(Owner { node, identity }), chunks, _client: client };
+    let owner = Arc::new(Owner { node, identity });
+    let mut source = Source { owner, left: head.count, chunks, _client: client };
     let first = if head.clients.is_empty() {
         source.more(query.order).await?
     } else {
@@ -137,10 +140,15 @@ impl Source {
                 return self.checked(order, chunk.clients).map(Some);
             }
         }
-        Ok(None)
+        match self.left {
+            0 => Ok(None),
+            left => Err(CallError::protocol(format!("the export ended with {left} of its rows missing"))),
+        }
     }
 
-    fn checked(&self, order: Order, mut rows: Vec<v1::Client>) -> Result<Vec<v1::Client>, CallError> {
+    fn checked(&mut self, order: Order, mut rows: Vec<v1::Client>) -> Result<Vec<v1::Client>, CallError> {
+        self.left = (self.left.checked_sub(rows.len() as u64))
+            .ok_or_else(|| CallError::protocol("more rows than the node's own count"))?;
         own_rows(order, self.name(), &mut rows).map_err(|error| CallError::protocol(error.to_string()))?;
         Ok(rows)
     }

@@ -117,6 +117,9 @@ pub(crate) enum ApiError {
         /// The limit.
         most: usize,
     },
+    /// The gateway holds as much of answers as it may.
+    #[error("the gateway holds as much of answers that were not read yet as it may, try again later or ask for fewer rows")]
+    TooMuchUnread,
     /// A kick cannot be put on record first.
     #[error("the kick is not carried out, as it cannot be put on record; see the gateway's log")]
     Unrecorded,
@@ -178,6 +181,7 @@ impl ApiError {
             | Self::TooManyHeavy { .. }
             | Self::TooManyExports { .. }
             | Self::TooManyBulkKicks { .. }
+            | Self::TooMuchUnread
             | Self::Unrecorded
             | Self::Draining => (StatusCode::SERVICE_UNAVAILABLE, Code::Unknown),
             Self::Deadline { .. } => (StatusCode::GATEWAY_TIMEOUT, Code::NodeFailure),
@@ -239,7 +243,7 @@ impl IntoResponse for ApiError {
             Self::TooManyGuesses { seconds } => {
                 headers.insert(RETRY_AFTER, seconds.into());
             }
-            Self::Overloaded { .. } | Self::TooManyHeavy { .. } => {
+            Self::Overloaded { .. } | Self::TooManyHeavy { .. } | Self::TooMuchUnread => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Self::TooManyExports { .. } | Self::TooManyBulkKicks { .. } => {
@@ -301,6 +305,7 @@ mod tests {
             BadBody::Nobody.into(),
             ClusterError::BrokeOff { failed: failed() }.into(),
             ApiError::PartialKick(Completeness { total: 3, answered: 1, failed: failed() }),
+            ApiError::TooMuchUnread,
             ApiError::Draining,
             ApiError::Deadline { kick: false },
             ApiError::Deadline { kick: true },

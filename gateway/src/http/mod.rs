@@ -46,9 +46,11 @@ mod record;
 mod route;
 mod row;
 mod time;
+mod unread;
 
 pub(crate) use self::bulk::Json;
 pub(crate) use self::observe::RemoteAddress;
+use self::unread::Unread;
 
 /// Whether the gateway takes new work; once it does not, it stays so. And the work that outlives its connection.
 #[derive(Clone, Debug, Default)]
@@ -94,6 +96,7 @@ pub(crate) fn router(api: Api, drain: Drain) -> Router {
         .fallback(api::answer)
         .with_state(Arc::clone(&api))
         .layer(from_fn_with_state(api, limits::enforce))
+        .layer(from_fn_with_state(Unread::default(), unread::hold))
         .layer(from_fn(observe::observe))
 }
 
