@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use tempfile::TempPath;
 
 use crate::binaries;
@@ -148,20 +148,72 @@ impl Process {
     /// If it has ended, or the system has no `/proc`.
     #[must_use]
     pub fn resident(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory it ever had, bytes.
+    ///
+    /// # Panics
+    /// If it has ended, or the system has no `/proc`.
+    #[must_use]
+    pub fn peak(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, key: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(key));
         let kib = line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kib.unwrap_or_else(|| panic!("no VmRSS in {path}")) * 1024
+        kib.unwrap_or_else(|| panic!("no {key} in {path}")) * 1024
+    }
+
+    /// How many file descriptors it has open.
+    ///
+    /// # Panics
+    /// If it has ended, or the system has no `/proc`.
+    #[must_use]
+    pub fn descriptors(&self) -> u64 {
+        let path = format!("/proc/{}/fd", self.pid());
+        let open = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        open.count() as u64
+    }
+
+    /// CPU time it has used so far, in user and kernel mode.
+    ///
+    /// # Panics
+    /// If it has ended, or the system has no `/proc`.
+    #[must_use]
+    pub fn cpu_time(&self) -> Duration {
+        let path = format!("/proc/{}/task", self.pid());
+        let tasks = std::fs::read_dir(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let spent = |task: std::fs::DirEntry| {
+            let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
+            text.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)
+        };
+        Duration::from_nanos(tasks.flatten().map(spent).sum())
+    }
+
+    /// Lets it have no more than so many file descriptors from now on. Those it has beyond that stay open.
+    ///
+    /// # Panics
+    /// If it has ended, or may not be limited.
+    pub fn limit_descriptors(&self, most: u64) {
+        let limit = Rlimit { current: Some(most), ..getrlimit(Resource::Nofile) };
+        prlimit(Some(self.id()), Resource::Nofile, limit)
+            .unwrap_or_else(|error| panic!("{most} descriptors for {}: {error}", self.label));
     }
 
     fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap_or_else(|error| panic!("status of {}: {error}", self.label))
     }
 
+    fn id(&self) -> Pid {
+        i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id")
+    }
+
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.label));
+        kill_process(self.id(), signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.label));
     }
 }
 

@@ -84,13 +84,15 @@ fn start_agent(name: &str, listen: &str, arguments: &[String]) -> Process {
 pub struct Gateway {
     /// The program.
     pub process: Process,
+    /// All but where it listens.
+    arguments: Vec<String>,
 }
 
 impl Gateway {
     /// A gateway over the agents at these addresses, with both keys and further arguments.
     #[must_use]
     pub fn start(nodes: &[SocketAddr], arguments: &[&str]) -> Self {
-        let mut all: Vec<String> = ["--listen", "127.0.0.1:0"].map(str::to_owned).to_vec();
+        let mut all = Vec::new();
         for node in nodes {
             all.extend(["--node".to_owned(), node.to_string()]);
         }
@@ -98,7 +100,13 @@ impl Gateway {
             all.extend(["--key".to_owned(), format!("{id}:{secret}:{role}")]);
         }
         all.extend(arguments.iter().map(ToString::to_string));
-        Self { process: Process::start("rollcall-gateway", "gateway", &all) }
+        Self { process: start_gateway("127.0.0.1:0", &all), arguments: all }
+    }
+
+    /// Starts it again on the same address, after it was killed or has ended.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = start_gateway(&self.address().to_string(), &self.arguments);
     }
 
     /// Where it serves.
@@ -189,6 +197,12 @@ impl Gateway {
     pub fn row(&self, clientid: &str) -> Value {
         self.row_when(clientid, |row| row["connected"] == true)
     }
+}
+
+fn start_gateway(listen: &str, arguments: &[String]) -> Process {
+    let mut all = vec!["--listen".to_owned(), listen.to_owned()];
+    all.extend_from_slice(arguments);
+    Process::start("rollcall-gateway", "gateway", &all)
 }
 
 /// Agents and a gateway over them.

@@ -24,7 +24,7 @@ pub fn within<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Resul
         match attempt() {
             Ok(outcome) => return outcome,
             Err(failure) if Instant::now() >= deadline => panic!("no {what} within {limit:?}: {failure}"),
-            Err(_) => sleep(pause),
+            Err(_) => self::pause(pause),
         }
         pause = (pause * 5 / 4).min(LONGEST_PAUSE);
     }
@@ -33,7 +33,9 @@ pub fn within<T>(limit: Duration, what: &str, mut attempt: impl FnMut() -> Resul
 /// A look takes work from the programs under test, so the pauses between two grow.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
+/// Lets time pass that is part of what is tested, such as how long a fault lasts. For anything that should come about there
+/// is [`eventually`].
 #[expect(clippy::disallowed_methods, reason = "no executor here; the one place that sleeps")]
-fn sleep(time: Duration) {
+pub fn pause(time: Duration) {
     std::thread::sleep(time);
 }
