@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod documented;
 mod hostile_clients;
 mod hostile_node;
 mod network;

@@ -49,7 +49,8 @@ impl Bed {
         let addresses: Vec<SocketAddr> = proxies.iter().map(|proxy| proxy.address).collect();
         asked.truth.addresses = addresses.iter().map(SocketAddr::to_string).collect();
         let gateway = Gateway::start(&addresses, &of_gateway);
-        let bed = Self { gateway, proxies, agents, asked, random, _table: table, _certificates: certificates };
+        let bed =
+            Self { gateway, proxies, agents, asked, random, _table: table, _certificates: certificates };
         bed.await_all_answering(HEALED);
         bed
     }
@@ -78,11 +79,22 @@ fn certificates_in(folder: &TempDir) -> [String; 3] {
     let key = rcgen::KeyPair::generate().unwrap();
     let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
     let certificate = own.signed_by(&key, &authority).unwrap();
-    [("ca", authority.pem()), ("cert", certificate.pem()), ("key", key.serialize_pem())].map(|(name, text)| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    })
+    [("ca", authority.pem()), ("cert", certificate.pem()), ("key", key.serialize_pem())].map(
+        |(name, text)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        },
+    )
+}
+
+/// How many answers named a node as missing.
+fn lacking(bed: &Bed) -> u64 {
+    let of = |kind: &Kind| {
+        let tally = bed.asked.tally(*kind);
+        tally.partial.load(Ordering::Relaxed) + tally.refused.load(Ordering::Relaxed)
+    };
+    Kind::ALL.iter().map(of).sum()
 }
 
 /// Something that links do, other than spoiling bytes.
@@ -106,7 +118,12 @@ fn whatever_links_to_nodes_do_every_answer_is_right_or_names_what_it_lacks() {
     let mut faults = StdRng::seed_from_u64(bed.random.random());
     let Bed { gateway, proxies, asked, random, .. } = &mut bed;
     ask_during(asked, gateway.address(), random, false, || {
-        for _ in 0..14 {
+        // One at least that nobody can miss.
+        let stalled = Way { stalled: true, ..Way::default() };
+        proxies[0].set(Rules { up: stalled, down: stalled, ..Rules::default() });
+        pause(TIMEOUT * 2);
+        proxies[0].set(Rules::default());
+        for _ in 0..12 {
             let proxy = &proxies[faults.random_range(0..3)];
             proxy.set(bad_day(&mut faults));
             if faults.random_bool(0.3) {
@@ -123,7 +140,10 @@ fn whatever_links_to_nodes_do_every_answer_is_right_or_names_what_it_lacks() {
     });
     bed.asked.assert_right();
     let lists = bed.asked.tally(Kind::List);
-    assert!(lists.partial.load(Ordering::Relaxed) > 0, "no list lacked a node, so this tells little: {lists:?}");
+    assert!(
+        lists.partial.load(Ordering::Relaxed) > 0,
+        "no list lacked a node, so this tells little: {lists:?}"
+    );
     bed.await_all_answering(HEALED);
     bed.assert_running();
 }
@@ -145,7 +165,10 @@ fn a_dead_link_is_named_by_the_deadline_and_forgotten_once_it_heals() {
             assert!(took < TIMEOUT + SLACK, "{what}: {took:?}");
             let failed = &body["meta"]["nodes"]["failed"];
             assert_eq!(failed[0]["node"], "b@127.0.0.1", "{what}: {body}");
-            assert!(["timeout", "unreachable"].contains(&failed[0]["reason"].as_str().unwrap()), "{what}: {body}");
+            assert!(
+                ["timeout", "unreachable"].contains(&failed[0]["reason"].as_str().unwrap()),
+                "{what}: {body}"
+            );
         }
         bed.proxies[1].set(Rules::default());
         bed.await_all_answering(HEALED);
@@ -180,7 +203,9 @@ fn spoil(random: &mut StdRng, within: u64) -> Rules {
     let way = Way { spoil_after: Some(random.random_range(0..within)), ..Way::default() };
     match random.random_bool(0.7) {
         true => Rules { down: way, ..Rules::default() },
-        false => Rules { up: Way { spoil_after: way.spoil_after.map(|at| at / 20), ..way }, ..Rules::default() },
+        false => {
+            Rules { up: Way { spoil_after: way.spoil_after.map(|at| at / 20), ..way }, ..Rules::default() }
+        }
     }
 }
 
@@ -202,11 +227,7 @@ fn over_tls_a_spoiled_byte_is_a_named_failure_and_never_a_wrong_row() {
         });
     }
     bed.asked.assert_right();
-    let lacking: u64 = Kind::ALL
-        .iter()
-        .map(|kind| bed.asked.tally(*kind))
-        .map(|tally| tally.partial.load(Ordering::Relaxed) + tally.refused.load(Ordering::Relaxed))
-        .sum();
+    let lacking = lacking(&bed);
     assert!(lacking > 3, "{lacking} answers lacked a node, so nothing was spoiled");
     bed.assert_running();
     bed.await_all_answering(HEALED);

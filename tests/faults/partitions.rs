@@ -42,8 +42,17 @@ impl Bed {
             .map(|at| {
                 let host = &network.hosts()[at + 1];
                 let (name, listen) = (names()[at].clone(), host.at(0).to_string());
-                let arguments =
-                    ["--node-name", &name, "--listen", &listen, "--insecure", "--broker", "file", "--file", path];
+                let arguments = [
+                    "--node-name",
+                    &name,
+                    "--listen",
+                    &listen,
+                    "--insecure",
+                    "--broker",
+                    "file",
+                    "--file",
+                    path,
+                ];
                 host.start("rollcall-agent", &arguments)
             })
             .collect();
@@ -78,7 +87,8 @@ impl Bed {
     /// Asks for everything during `disturb`.
     fn ask_during(&self, disturb: impl FnOnce() + Send) {
         let (mut random, _) = rows::generator();
-        self.gateway_host().run(|| ask_during(&self.asked, self.gateway.address, &mut random, false, disturb));
+        self.gateway_host()
+            .run(|| ask_during(&self.asked, self.gateway.address, &mut random, false, disturb));
         self.asked.assert_right();
     }
 
@@ -131,12 +141,18 @@ fn partitions_of_every_kind_are_named_by_the_deadline_and_healed_in_time() {
 fn a_gateway_cut_off_from_every_node_says_so_and_stays_ready() {
     let Some(bed) = Bed::new() else { return };
     bed.gateway_host().set_link(false);
-    for target in ["/api/v4/clients", "/api/v4/clients/nobody", "/api/v4/client_counts", "/api/v4/client_export"] {
+    for target in
+        ["/api/v4/clients", "/api/v4/clients/nobody", "/api/v4/client_counts", "/api/v4/client_export"]
+    {
         let begun = Instant::now();
         let response = bed.get(target);
         assert!(begun.elapsed() < TIMEOUT + SLACK, "{target}: {:?}", begun.elapsed());
         let body = response.json();
-        assert_eq!((response.status, failed(&body)), (503, names().iter().map(String::as_str).collect()), "{body}");
+        assert_eq!(
+            (response.status, failed(&body)),
+            (503, names().iter().map(String::as_str).collect()),
+            "{body}"
+        );
     }
     for path in ["/health/live", "/health/ready"] {
         assert_eq!(bed.get(path).status, 200, "{path}");

@@ -218,7 +218,8 @@ impl Kept {
 /// What a log may say of descriptors that are short for some seconds.
 fn assert_told_without_flood(process: &Process) {
     let log = process.log();
-    let own = |line: &&str| line.contains("cannot accept connections") && line.contains("Too many open files");
+    let own =
+        |line: &&str| line.contains("cannot accept connections") && line.contains("Too many open files");
     let told = log.lines().filter(own).count();
     assert!((1..=3).contains(&told), "{told} lines tell of descriptors: {log}");
 }

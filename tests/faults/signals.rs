@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::RngExt as _;
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{SeedableRng as _};
 use rollcall_tests::asker::{Asked, Kind};
 use rollcall_tests::http;
 use rollcall_tests::rows;
@@ -20,8 +20,14 @@ use tempfile::NamedTempFile;
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The gateway's arguments for that.
-pub(crate) const ARGUMENTS: [&str; 6] =
-    ["--request-timeout", "2s", "--export-node-timeout", "2s", "--log-filter", "info,rollcall_gateway::access=off"];
+pub(crate) const ARGUMENTS: [&str; 6] = [
+    "--request-timeout",
+    "2s",
+    "--export-node-timeout",
+    "2s",
+    "--log-filter",
+    "info,rollcall_gateway::access=off",
+];
 
 /// A cluster of three nodes with the clients of one table, and what is true of it.
 pub(crate) struct Bed {
@@ -32,12 +38,18 @@ pub(crate) struct Bed {
 }
 
 /// The table, and what is true of it; agents and gateway are the caller's.
-pub(crate) fn table(random: &mut StdRng, names: &[String], count: usize, spares: usize) -> (NamedTempFile, Asked) {
+pub(crate) fn table(
+    random: &mut StdRng,
+    names: &[String],
+    count: usize,
+    spares: usize,
+) -> (NamedTempFile, Asked) {
     let rows = rows::clients(random, names, count);
     let spare_rows = Asked::spare_rows(names, spares);
     let all: Vec<Value> = rows.iter().chain(&spare_rows).cloned().collect();
     let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
-    let mut spares: Vec<_> = spare_rows.iter().map(|row| (text(row, "clientid"), text(row, "node"))).collect();
+    let mut spares: Vec<_> =
+        spare_rows.iter().map(|row| (text(row, "clientid"), text(row, "node"))).collect();
     // Of every node in turn.
     spares.sort();
     let truth = Truth { rows, nodes: names.to_vec(), addresses: Vec::new() };
@@ -130,7 +142,8 @@ fn whatever_happens_to_agents_every_answer_is_right_or_names_what_it_lacks() {
     let sum = |of: fn(&rollcall_tests::asker::Tally) -> &std::sync::atomic::AtomicU64| {
         Kind::ALL.iter().map(|kind| of(asked.tally(*kind)).load(Ordering::Relaxed)).sum::<u64>()
     };
-    let (whole, lacking) = (sum(|tally| &tally.whole), sum(|tally| &tally.partial) + sum(|tally| &tally.refused));
+    let (whole, lacking) =
+        (sum(|tally| &tally.whole), sum(|tally| &tally.partial) + sum(|tally| &tally.refused));
     assert!(whole > 50 && lacking > 5, "{whole} whole and {lacking} lacking answers tell little");
     bed.cluster.await_all_answering();
 }
@@ -174,7 +187,10 @@ fn a_gateway_that_stood_still_or_crashed_goes_on_right() {
     for name in names() {
         for at in 0..2000 {
             let spare = format!("spare-{at}-of-{name}");
-            assert!(there.contains(&spare) || recorded.contains(spare.as_str()), "{spare} went without a record");
+            assert!(
+                there.contains(&spare) || recorded.contains(spare.as_str()),
+                "{spare} went without a record"
+            );
         }
     }
 }

@@ -85,14 +85,19 @@ impl Bed {
         let mut spares: Vec<_> =
             spare_rows.iter().map(|row| (text(row, "clientid"), text(row, "node"))).collect();
         spares.sort();
-        let truth = Truth {
-            rows,
-            nodes: names,
-            addresses: addresses.iter().map(SocketAddr::to_string).collect(),
-        };
+        let truth =
+            Truth { rows, nodes: names, addresses: addresses.iter().map(SocketAddr::to_string).collect() };
         let quiet = "warn,rollcall_gateway::access=off";
-        let arguments =
-            ["--request-timeout", "3s", "--export-node-timeout", "3s", "--log-filter", quiet, "--audit-log", "/dev/null"];
+        let arguments = [
+            "--request-timeout",
+            "3s",
+            "--export-node-timeout",
+            "3s",
+            "--log-filter",
+            quiet,
+            "--audit-log",
+            "/dev/null",
+        ];
         let bed = Self {
             gateway: Gateway::start(&addresses, &arguments),
             proxies,

@@ -74,7 +74,11 @@ pub(crate) fn disturb(bed: &Bed, live: &Live, random: &mut StdRng, told: &mut To
             told.add("a link was slow");
             let way = Way { delay: Duration::from_millis(random.random_range(1..150)), ..Way::default() };
             let piece = Some(random.random_range(1..2000));
-            bed.proxies[node].set(Rules { up: way, down: Way { piece, ..Way::default() }, ..Rules::default() });
+            bed.proxies[node].set(Rules {
+                up: way,
+                down: Way { piece, ..Way::default() },
+                ..Rules::default()
+            });
             pause(length);
         }
         7 => {

@@ -146,7 +146,11 @@ impl Live {
         if response.status != 200 {
             let failed = bed.asked.truth.failed(&body, &bed.asked.truth.nodes)?;
             let name = &bed.asked.truth.nodes[node];
-            return if failed.is_empty() || there && !failed.contains(name) { Err(wrong()) } else { Ok(None) };
+            return if failed.is_empty() || there && !failed.contains(name) {
+                Err(wrong())
+            } else {
+                Ok(None)
+            };
         }
         let rows = truth::rows(&body)?;
         let is_shown = rows.len() == 1 && rows[0]["node"] == *bed.asked.truth.nodes[node];
@@ -158,7 +162,8 @@ impl Live {
 
     fn check_list(&self, bed: &Bed) -> Result<Option<Check>, Wrong> {
         let known = |part: usize| -> Vec<Option<(bool, Instant)>> {
-            let of = |slot: &Mutex<Slot>| slot.try_lock().ok().and_then(|slot| slot.certain().and(slot.known));
+            let of =
+                |slot: &Mutex<Slot>| slot.try_lock().ok().and_then(|slot| slot.certain().and(slot.known));
             self.parts[part].iter().map(of).collect()
         };
         let is_certain = |part: usize| bed.is_certain(BROKERS[part]);
@@ -206,7 +211,7 @@ impl Live {
         }
         match response.status {
             200 if body["data"] == json!([{"node": name, "clientid": id}]) => {}
-            502 | 503 | 504 if body["code"] == 101 => return Ok(None),
+            502..=504 if body["code"] == 101 => return Ok(None),
             status => return Err(format!("kick of {id} on {name}: {status}: {body}")),
         }
         slot.known = Some((false, Instant::now()));

@@ -41,7 +41,8 @@ fn options() -> Result<Options, String> {
             "--minutes" => {
                 let text = value()?;
                 let minutes = text.parse().ok().filter(|minutes: &f64| *minutes > 0.0 && minutes.is_finite());
-                options.minutes = minutes.ok_or_else(|| format!("--minutes {text}, expected a number above 0"))?;
+                options.minutes =
+                    minutes.ok_or_else(|| format!("--minutes {text}, expected a number above 0"))?;
             }
             "--seed" => {
                 let text = value()?;
@@ -118,7 +119,13 @@ fn main() -> ExitCode {
         let count = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
         let counts = [&tally.whole, &tally.partial, &tally.refused].map(|of| count(of).to_string());
         let [whole, partial, refused] = counts;
-        requests.add([format!("{kind:?}"), whole, partial, refused, (count(&tally.slowest) / 1000).to_string()]);
+        requests.add([
+            format!("{kind:?}"),
+            whole,
+            partial,
+            refused,
+            (count(&tally.slowest) / 1000).to_string(),
+        ]);
     }
     let checks = bed.checks();
     for (what, count) in &checks {
@@ -137,7 +144,11 @@ fn main() -> ExitCode {
         println!("FAILED: nothing was checked of {idle:?}");
     }
     let passed = wrong.is_empty() && failures.is_empty() && idle.is_empty();
-    println!("{} wrong answers of {}", wrong.len(), bed.asked.requests() + checks.iter().map(|(_, n)| n).sum::<u64>());
+    println!(
+        "{} wrong answers of {}",
+        wrong.len(),
+        bed.asked.requests() + checks.iter().map(|(_, n)| n).sum::<u64>()
+    );
     println!(
         "test result: {}. {} passed; {} failed; 0 ignored; 0 measured; 0 filtered out",
         if passed { "ok" } else { "FAILED" },

@@ -54,7 +54,11 @@ impl Watch {
         for (at, label) in Self::labels().into_iter().enumerate() {
             let (first, last) = self.levels(at);
             if last > first + first / 12 + ALLOWED {
-                failures.push(format!("the memory of {label} grew from {} to {} MiB", first >> 20, last >> 20));
+                failures.push(format!(
+                    "the memory of {label} grew from {} to {} MiB",
+                    first >> 20,
+                    last >> 20
+                ));
             }
         }
         let most = self.descriptors.map(|(first, _)| first);
@@ -83,8 +87,14 @@ impl Watch {
     }
 
     pub(crate) fn table(&self) -> Table {
-        let mut table =
-            Table::new(&["process", "MiB after warm-up", "MiB at the end", "MiB at most", "fds at start", "fds at end"]);
+        let mut table = Table::new(&[
+            "process",
+            "MiB after warm-up",
+            "MiB at the end",
+            "MiB at most",
+            "fds at start",
+            "fds at end",
+        ]);
         for (at, label) in Self::labels().into_iter().enumerate() {
             let (first, last) = self.levels(at);
             let most = self.memory[at].iter().copied().max().unwrap_or_default();

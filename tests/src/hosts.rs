@@ -63,7 +63,9 @@ impl Network {
             format!("ip -n {probe} link add probe2 type bridge"),
             format!("tc -n {probe} qdisc add dev probe0 root tbf rate 1mbit burst 4kb latency 400ms"),
             format!("ip netns exec {probe} nft add table inet probe"),
-            format!("ip netns exec {probe} nft add chain inet probe in {{ type filter hook input priority 0 ; }}"),
+            format!(
+                "ip netns exec {probe} nft add chain inet probe in {{ type filter hook input priority 0 ; }}"
+            ),
             format!("ip netns exec {probe} nft add rule inet probe in numgen random mod 100 < 1 drop"),
         ];
         let outcome = steps.iter().try_for_each(|step| run(step));

@@ -213,7 +213,8 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        kill_process(self.id(), signal).unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.label));
+        kill_process(self.id(), signal)
+            .unwrap_or_else(|error| panic!("{signal:?} to {}: {error}", self.label));
     }
 }
 

@@ -167,13 +167,7 @@ impl Truth {
     ///
     /// # Errors
     /// [`Wrong`].
-    pub fn refusal(
-        &self,
-        status: u16,
-        body: &Value,
-        scope: &[String],
-        all: bool,
-    ) -> Result<Verdict, Wrong> {
+    pub fn refusal(&self, status: u16, body: &Value, scope: &[String], all: bool) -> Result<Verdict, Wrong> {
         let message = body["message"].as_str().unwrap_or_default();
         if status == 504 && body["code"] == 101 && message.contains("deadline") {
             return Ok(Verdict::Refused);
@@ -189,7 +183,9 @@ impl Truth {
         if failed.is_empty() || all && failed.len() < scope.len() {
             return Err(format!("refused though only {failed:?} of {scope:?} failed: {body}"));
         }
-        match failed.iter().find(|name| !message.contains(name.as_str()) && !message.contains(self.address(name)))
+        match failed
+            .iter()
+            .find(|name| !message.contains(name.as_str()) && !message.contains(self.address(name)))
         {
             Some(name) => Err(format!("the message does not name {name}: {message}")),
             None => Ok(Verdict::Refused),
@@ -301,7 +297,8 @@ mod tests {
         let named: Vec<Value> =
             failed.iter().map(|node| json!({"node": node, "reason": "timeout"})).collect();
         let nodes = json!({"total": 2, "answered": 2 - failed.len(), "failed": named});
-        let body = json!({"code": 0, "data": rows, "meta": {"count": count, "hasnext": false, "nodes": nodes}});
+        let body =
+            json!({"code": 0, "data": rows, "meta": {"count": count, "hasnext": false, "nodes": nodes}});
         answer(200, &body.to_string())
     }
 
@@ -320,7 +317,10 @@ mod tests {
             list(&[("a", "1"), ("a", "3")], 2, &["c"]),
             list(&[("a", "1"), ("a", "1"), ("b", "2"), ("a", "3")], 4, &[]),
             answer(500, r#"{"code":101,"message":"x"}"#),
-            answer(503, r#"{"code":101,"message":"x","meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b","reason":"timeout"}]}}}"#),
+            answer(
+                503,
+                r#"{"code":101,"message":"x","meta":{"nodes":{"total":2,"answered":1,"failed":[{"node":"b","reason":"timeout"}]}}}"#,
+            ),
         ] {
             assert!(check(&wrong).is_err(), "{}", String::from_utf8_lossy(&wrong.body));
         }
@@ -343,7 +343,8 @@ mod tests {
         let truth = truth();
         let export = |ids: &[(&str, &str)], failed: &[&str], complete: bool| {
             let body = list(ids, ids.len(), failed).json();
-            let mut lines: Vec<String> = body["data"].as_array().unwrap().iter().map(Value::to_string).collect();
+            let mut lines: Vec<String> =
+                body["data"].as_array().unwrap().iter().map(Value::to_string).collect();
             let meta = json!({"complete": complete, "count": ids.len(), "nodes": body["meta"]["nodes"]});
             lines.push(json!({"meta": meta}).to_string());
             truth.export(&Query::default(), &answer(200, &lines.join("\n")))

@@ -118,7 +118,9 @@ pub(crate) enum ApiError {
         most: usize,
     },
     /// The gateway holds as much of answers as it may.
-    #[error("the gateway holds as much of answers that were not read yet as it may, try again later or ask for fewer rows")]
+    #[error(
+        "the gateway holds as much of answers that were not read yet as it may, try again later or ask for fewer rows"
+    )]
     TooMuchUnread,
     /// A kick cannot be put on record first.
     #[error("the kick is not carried out, as it cannot be put on record; see the gateway's log")]

@@ -376,6 +376,7 @@ impl Node for Service {
             chunks.push(chunks[0].clone());
             chunks.swap_remove(1);
         }
+        chunks[0].count = rows.len() as u64;
         chunks[0].identity = node.identity();
         let behaviour = node.behaviour;
         let counted = Arc::clone(&node);

@@ -1,0 +1,54 @@
+//! docs/faults.md and the tests it names.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn text(path: &str) -> String {
+    let path = workspace().join(path);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The tests the document names, as folder, file and function.
+fn named() -> Vec<[String; 3]> {
+    let document = text("docs/faults.md");
+    let quoted = document.split('`').skip(1).step_by(2);
+    quoted
+        .filter_map(|name| {
+            let parts: Vec<String> = name.split("::").map(str::to_owned).collect();
+            <[String; 3]>::try_from(parts).ok().filter(|[folder, ..]| folder != "folder")
+        })
+        .collect()
+}
+
+#[test]
+fn every_test_that_the_document_names_exists_and_no_test_of_faults_is_left_out() {
+    let named = named();
+    assert!(named.len() > 25, "{named:?}");
+    for [folder, file, name] in &named {
+        let path = match folder.as_str() {
+            "faults" | "acceptance" | "soak" => format!("tests/{folder}/{file}.rs"),
+            "cluster" => format!("gateway/tests/cluster/{file}.rs"),
+            "connections" => format!("gateway/tests/{file}.rs"),
+            "unit" => format!("gateway/src/http/{file}.rs"),
+            other => panic!("docs/faults.md: {other} is none of the places it explains"),
+        };
+        let is_there = text(&path).contains(&format!("fn {name}("));
+        assert!(is_there, "docs/faults.md names {name}, which is not in {path}");
+    }
+    let known: BTreeSet<&str> = named.iter().map(|[_, _, name]| name.as_str()).collect();
+    for entry in std::fs::read_dir(workspace().join("tests/faults")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.ends_with("documented.rs") {
+            continue;
+        }
+        let source = std::fs::read_to_string(&path).unwrap();
+        for test in source.split("#[test]\nfn ").skip(1) {
+            let name = test.split('(').next().unwrap();
+            assert!(known.contains(name), "docs/faults.md does not name {name} of {}", path.display());
+        }
+    }
+}
