@@ -210,6 +210,8 @@ fn provider() -> Arc<CryptoProvider> {
 mod tests {
     use std::path::Path;
 
+    use rustls::{ClientConnection, HandshakeKind, ServerConnection};
+
     use super::*;
     use crate::follow;
 
@@ -284,6 +286,42 @@ mod tests {
         files.write("ca.pem", &key);
         let error = files.server(Some(&files.path("ca.pem"))).err().unwrap().to_string();
         assert!(error.ends_with("ca.pem: it holds no certificate, expected certificates in PEM"), "{error}");
+    }
+
+    /// How the second of two connections was made, by a client that would resume the first.
+    fn second_handshake(files: &Files, ca: Option<&Path>) -> Option<HandshakeKind> {
+        let mut client = (*files.client().unwrap().current()).clone();
+        client.resumption = Resumption::in_memory_sessions(8);
+        let (client, server) = (Arc::new(client), files.server(ca).unwrap().current());
+        let connect = || {
+            let name = ServerName::try_from("localhost").unwrap();
+            let mut client = ClientConnection::new(Arc::clone(&client), name).unwrap();
+            let mut server = ServerConnection::new(Arc::clone(&server)).unwrap();
+            for _ in 0..4 {
+                let mut wire = Vec::new();
+                while client.wants_write() {
+                    client.write_tls(&mut wire).unwrap();
+                }
+                server.read_tls(&mut &wire[..]).unwrap();
+                server.process_new_packets().unwrap();
+                wire.clear();
+                while server.wants_write() {
+                    server.write_tls(&mut wire).unwrap();
+                }
+                client.read_tls(&mut &wire[..]).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            client.handshake_kind()
+        };
+        connect();
+        connect()
+    }
+
+    #[test]
+    fn who_has_to_show_a_certificate_shows_it_every_time() {
+        let files = Files::new();
+        assert_eq!(second_handshake(&files, Some(&files.path("cert.pem"))), Some(HandshakeKind::Full));
+        assert_eq!(second_handshake(&files, None), Some(HandshakeKind::Resumed));
     }
 
     #[tokio::test(start_paused = true)]
