@@ -25,6 +25,11 @@ pub(crate) struct ScriptedBroker {
     numbers: Mutex<Numbers>,
 }
 
+/// The only live figure that the broker can tell, and it never changes.
+pub(crate) fn figure(uid: u32) -> u64 {
+    u64::from(uid % 7)
+}
+
 /// The adapter's own session numbers.
 #[derive(Default)]
 struct Numbers {
@@ -101,6 +106,9 @@ impl Broker for ScriptedBroker {
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        // Until then the agent knows of nobody, and must not say so.
+        let wait = self.world.lock().rng.random_range(0..400);
+        sleep(Duration::from_millis(wait)).await;
         let (feed, mut events) = mpsc::unbounded_channel();
         let clients = self.world.lock().truth.follow(self.broker, feed);
         let clients: Vec<Client> = clients.into_iter().map(|client| self.own(client)).collect();
@@ -124,7 +132,12 @@ impl Broker for ScriptedBroker {
 
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
         self.take_time().await;
-        vec![None; sessions.len()]
+        let numbers = self.numbers();
+        let figures = |session: &SessionRef| {
+            let uid = numbers.sessions.get(&session.session)?;
+            Some(Statistics { mqueue_len: Some(figure(*uid)), ..Statistics::default() })
+        };
+        sessions.iter().map(figures).collect()
     }
 
     async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use crate::broker::figure;
 use crate::http::{Answer, Answered};
 use crate::truth::{Session, Truth, Version, Window};
 use crate::world::State;
@@ -214,6 +215,8 @@ fn rows<'a>(
             && session.within(window).any(|version| {
                 Some(version.is_connected) == is_connected && selection.matches(session, version)
             });
+        // Where the broker is too slow a figure is left out.
+        let is_so = is_so && (row["mqueue_len"].is_null() || row["mqueue_len"] == figure(uid));
         if !is_so {
             wrong.push(format!("a row that was not so at any moment: {row}, truly {session:?}"));
         }
@@ -287,6 +290,16 @@ pub(crate) fn list(
         let owed_before = owed.iter().filter(|at| before(at)).count() as u64;
         if owed_before > offset {
             wrong.push(format!("{owed_before} clients stand before the page, which begins behind {offset}"));
+        }
+        let may_be_before = |session: &&Session| {
+            let mut names = truth.names(session.broker, window).into_iter();
+            names.any(|node| before(&At { session, node }))
+        };
+        let most_before = possible.iter().copied().filter(may_be_before).count() as u64;
+        if !shown.is_empty() && most_before < offset {
+            wrong.push(format!(
+                "at most {most_before} clients can stand before the page, which begins behind {offset}"
+            ));
         }
         if is_end && shown.is_empty() && owed.len() as u64 > offset {
             wrong.push(format!("nothing behind {offset} rows where {} are", owed.len()));
