@@ -167,6 +167,7 @@ fn check_view(view: &View, order: Order, expected: &[Client]) {
     let sessions: Vec<_> = expected.iter().map(|client| (client.clientid.as_str(), client.session)).collect();
     assert_eq!(view.sessions(0..u64::MAX).collect::<Vec<_>>(), sessions);
     assert_eq!(view.count(), expected.len() as u64);
+    let keys: Vec<Key> = expected.iter().map(|client| key(order, client)).collect();
     // Of many rows some: the first, the last, and some in between.
     let step = expected.len() / 50 + 1;
     for (rank, client) in
@@ -176,6 +177,21 @@ fn check_view(view: &View, order: Order, expected: &[Client]) {
         assert_eq!(view.key_at(rank as u64).as_ref(), Some(&key));
         let wire = order.key_from_wire(&key).unwrap();
         assert_eq!((view.rank_of(&wire), view.rank_after(&wire)), (rank as u64, rank as u64 + 1));
+        // Keys of clients that are gone, or of another node.
+        for other in [
+            Key { node: "!".into(), ..key.clone() },
+            Key { node: "~".into(), ..key.clone() },
+            Key { clientid: format!("{}!", key.clientid), ..key.clone() },
+            Key { session: key.session.wrapping_sub(1), ..key.clone() },
+        ] {
+            let other = order.key_from_wire(&other).unwrap();
+            let before = |comes: fn(std::cmp::Ordering) -> bool| {
+                let is_before = |key: &&Key| comes(order.compare(&order.key_from_wire(key).unwrap(), &other));
+                keys.iter().filter(is_before).count() as u64
+            };
+            assert_eq!(view.rank_of(&other), before(std::cmp::Ordering::is_lt), "{other:?}");
+            assert_eq!(view.rank_after(&other), before(std::cmp::Ordering::is_le), "{other:?}");
+        }
         let here: Vec<Client> = view.clients(rank as u64..rank as u64 + 2).collect();
         assert_eq!(here, expected[rank..(rank + 2).min(expected.len())]);
     }

@@ -1,5 +1,6 @@
 //! The clients that match, in order, as they were at one moment.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -114,28 +115,36 @@ impl View {
     /// How many matching clients come before the key, whether or not one has it.
     #[must_use]
     pub fn rank_of(&self, key: &KeyRef<'_>) -> u64 {
-        self.ranks_while(|other| self.order.compare(other, key).is_lt())
-    }
-
-    /// How many ranks the predicate holds for; it must hold for the leading ones and no other.
-    fn ranks_while(&self, predicate: impl Fn(&KeyRef<'_>) -> bool) -> u64 {
-        let holds = |rank: usize| self.slot_at(rank).is_some_and(|slot| predicate(&self.key(slot)));
-        let (mut low, mut high) = (0, self.rows.len());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            if holds(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        low as u64
+        self.rank(key, Ordering::is_lt)
     }
 
     /// How many matching clients come before or at the key, whether or not one has it.
     #[must_use]
     pub fn rank_after(&self, key: &KeyRef<'_>) -> u64 {
-        self.ranks_while(|other| self.order.compare(other, key).is_le())
+        self.rank(key, Ordering::is_le)
+    }
+
+    /// How many clients compare with the key as `counts` says, which holds for those before it and not for those behind.
+    fn rank(&self, key: &KeyRef<'_>, counts: fn(Ordering) -> bool) -> u64 {
+        let holds = |slot: u32| counts(self.order.compare(&self.key(slot), key));
+        let value = match self.order.field {
+            SortField::Clientid => Some(ValueRef::Text(key.clientid)),
+            _ => key.value,
+        };
+        if !self.order.descending || value.is_none() {
+            // In the order of the rows, or among those that stand behind all values in either direction.
+            return self.rows.partition_point(holds) as u64;
+        }
+        let compare = |slot: u32| compare_values(self.value(slot), value);
+        let less = self.rows.partition_point(|slot| compare(slot).is_lt());
+        let not_greater = self.rows.partition_point(|slot| compare(slot).is_le());
+        let equals = self.rows.partition_point(|slot| match compare(slot) {
+            Ordering::Less => true,
+            Ordering::Equal => holds(slot),
+            Ordering::Greater => false,
+        });
+        // Of the rows with a value those of a greater one come first.
+        (self.valued - not_greater + equals - less) as u64
     }
 
     /// At most `most` evenly spaced keys of a range of ranks, the first at its start; an end past the last rank
