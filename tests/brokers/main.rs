@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod mosquitto;
 mod suite;
 mod world;
 
@@ -17,7 +18,7 @@ use std::time::Instant;
 
 use rollcall_tests::brokers::Kind;
 
-use crate::suite::STEPS;
+use crate::suite::Step;
 use crate::world::World;
 
 #[derive(Default)]
@@ -49,10 +50,17 @@ fn main() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The steps of a broker: those of all, and its own.
+fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
+    let own: &[_] = if kind == Kind::Mosquitto { &mosquitto::STEPS } else { &[] };
+    own.iter().chain(&suite::STEPS).copied().collect()
+}
+
 /// Runs the steps that are wanted. After a failure the others still run: each has clients of its own.
 fn run(kind: Kind, selection: &Selection, outcome: &Mutex<Outcome>) {
     let name = |step: &str| format!("{}::{step}", kind.name());
-    let (wanted, other): (Vec<_>, Vec<_>) = STEPS.iter().partition(|(step, _)| selection.wants(&name(step)));
+    let steps = steps(kind);
+    let (wanted, other): (Vec<_>, Vec<_>) = steps.iter().partition(|(step, _)| selection.wants(&name(step)));
     outcome.lock().unwrap().filtered += other.len();
     if wanted.is_empty() {
         return;
@@ -100,7 +108,7 @@ impl Selection {
             match argument.as_str() {
                 "--list" => {
                     for kind in Kind::ALL {
-                        STEPS.iter().for_each(|(step, _)| println!("{}::{step}: test", kind.name()));
+                        steps(kind).iter().for_each(|(step, _)| println!("{}::{step}: test", kind.name()));
                     }
                     return None;
                 }

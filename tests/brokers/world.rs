@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use rollcall_tests::brokers::{Kind, Outside};
 use rollcall_tests::http::encode;
+use rollcall_tests::mosquitto::Mosquitto;
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::sandbox::{Agent, Gateway};
 use rollcall_tests::wait::eventually;
@@ -13,36 +14,64 @@ use serde_json::Value;
 pub(crate) struct World {
     pub(crate) kind: Kind,
     pub(crate) gateway: Gateway,
-    pub(crate) agent: Agent,
-    broker: Option<Box<dyn Outside>>,
+    /// The node's name.
+    pub(crate) node: String,
+    processes: Processes,
+}
+
+/// Who runs where.
+enum Processes {
+    /// Both in the agent's.
+    Agent(Agent),
+    /// Both in the broker's.
+    Plugin(Mosquitto),
+    /// Each in its own.
+    Beside(Agent, Box<dyn Outside>),
 }
 
 impl World {
     pub(crate) fn start(kind: Kind) -> Self {
-        let broker = kind.start();
-        let name = format!("{}@127.0.0.1", kind.name());
-        let agent = match &broker {
-            None => Agent::embedded(&name),
-            Some(broker) => {
+        let node = format!("{}@127.0.0.1", kind.name());
+        let processes = match (kind, kind.start()) {
+            (Kind::Mosquitto, _) => Processes::Plugin(Mosquitto::start(Some(&node), &[])),
+            (_, None) => Processes::Agent(Agent::embedded(&node)),
+            (_, Some(broker)) => {
                 let mut arguments = vec!["--broker".to_owned(), kind.name().to_owned()];
                 arguments.extend(broker.agent_arguments());
-                Agent::start(&name, &arguments.iter().map(String::as_str).collect::<Vec<_>>())
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                Processes::Beside(Agent::start(&node, &arguments), broker)
             }
         };
-        let gateway = Gateway::start(&[agent.process.address], &[]);
-        let world = Self { kind, gateway, agent, broker };
+        let address = match &processes {
+            Processes::Agent(agent) | Processes::Beside(agent, _) => agent.process.address,
+            Processes::Plugin(broker) => broker.agent.unwrap(),
+        };
+        let gateway = Gateway::start(&[address], &[]);
+        let world = Self { kind, gateway, node, processes };
         world.await_agreement();
         world
     }
 
     /// Where MQTT clients connect.
     pub(crate) fn mqtt(&self) -> SocketAddr {
-        self.broker.as_ref().map_or_else(|| self.agent.mqtt(), |broker| broker.mqtt())
+        match &self.processes {
+            Processes::Agent(agent) => agent.mqtt(),
+            Processes::Plugin(broker) => broker.mqtt,
+            Processes::Beside(_, broker) => broker.mqtt(),
+        }
+    }
+
+    /// The broker, if it outlives its agent.
+    pub(crate) fn outside(&self) -> Option<&dyn Outside> {
+        match &self.processes {
+            Processes::Beside(_, broker) => Some(broker.as_ref()),
+            Processes::Agent(_) | Processes::Plugin(_) => None,
+        }
     }
 
     /// What CONNECT says, with the broker's login.
     pub(crate) fn login(&self, connect: Connect) -> Connect {
-        match &self.broker {
+        match self.outside() {
             None => connect,
             Some(broker) => {
                 let (username, password) = broker.login();
@@ -51,12 +80,25 @@ impl World {
         }
     }
 
-    pub(crate) fn zone(&self) -> &str {
-        self.broker.as_ref().map_or("external", |broker| broker.zone())
+    /// The zone of all clients; `None` if the broker tells none.
+    pub(crate) fn zone(&self) -> Option<&str> {
+        match &self.processes {
+            Processes::Agent(_) => Some("external"),
+            Processes::Plugin(_) => None,
+            Processes::Beside(_, broker) => Some(broker.zone()),
+        }
+    }
+
+    /// Whether a row shows the port that the client has at its end, or none if the broker tells none.
+    pub(crate) fn is_from(&self, row: &Value, client: &Client) -> bool {
+        match self.kind {
+            Kind::Mosquitto => row["port"].is_null(),
+            _ => row["port"] == client.local_address().port(),
+        }
     }
 
     pub(crate) fn secrets(&self) -> Vec<String> {
-        self.broker.as_ref().map(|broker| broker.secrets()).unwrap_or_default()
+        self.outside().map(Outside::secrets).unwrap_or_default()
     }
 
     /// A client with a clean session.
@@ -70,14 +112,14 @@ impl World {
     }
 
     /// This node as the gateway tells it.
-    pub(crate) fn node(&self) -> Value {
-        let response = self.gateway.get(&format!("/nodes/{}", encode(&self.agent.name)));
+    pub(crate) fn told_node(&self) -> Value {
+        let response = self.gateway.get(&format!("/nodes/{}", encode(&self.node)));
         assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
         response.json()["data"].clone()
     }
 
     pub(crate) fn capabilities(&self) -> Vec<String> {
-        let node = self.node();
+        let node = self.told_node();
         let names = node["capabilities"].as_array().unwrap().iter();
         names.map(|name| name.as_str().unwrap().to_owned()).collect()
     }
@@ -89,7 +131,7 @@ impl World {
     /// Waits until the agent says that it agrees with its broker.
     pub(crate) fn await_agreement(&self) {
         eventually("agreement of agent and broker", || {
-            let node = self.gateway.get(&format!("/nodes/{}", encode(&self.agent.name))).json();
+            let node = self.gateway.get(&format!("/nodes/{}", encode(&self.node))).json();
             let node = &node["data"];
             let agrees = node["state"] == "connected"
                 && node["broker_error"].is_null()
@@ -111,28 +153,44 @@ impl World {
         });
     }
 
-    /// Ends the broker as a crash would; false if its agent ends with it, and all that it knew.
-    pub(crate) fn kill_broker(&mut self) -> bool {
-        match &mut self.broker {
-            None => {
-                self.agent.process.kill();
-                false
-            }
-            Some(broker) => {
-                broker.kill();
-                true
-            }
+    /// Kills the agent and starts it again, and the broker if they share a process.
+    pub(crate) fn restart_agent(&mut self) {
+        match &mut self.processes {
+            Processes::Agent(agent) | Processes::Beside(agent, _) => agent.restart(),
+            Processes::Plugin(broker) => broker.restart(),
         }
     }
 
+    /// Ends the broker as a crash would; false if its agent ends with it, and all that it knew.
+    pub(crate) fn kill_broker(&mut self) -> bool {
+        match &mut self.processes {
+            Processes::Agent(agent) => agent.process.kill(),
+            Processes::Plugin(broker) => broker.kill(),
+            Processes::Beside(_, broker) => {
+                broker.kill();
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) fn start_broker_again(&mut self) {
-        match &mut self.broker {
-            None => self.agent.restart(),
-            Some(broker) => broker.start_again(),
+        match &mut self.processes {
+            Processes::Agent(agent) => agent.restart(),
+            Processes::Plugin(broker) => broker.restart(),
+            Processes::Beside(_, broker) => broker.start_again(),
+        }
+    }
+
+    /// What the agent has logged.
+    pub(crate) fn agent_log(&self) -> String {
+        match &self.processes {
+            Processes::Agent(agent) | Processes::Beside(agent, _) => agent.process.log(),
+            Processes::Plugin(broker) => broker.log(),
         }
     }
 
     pub(crate) fn show_logs(&self) {
-        eprintln!("--- log of the agent\n{}\n---", self.agent.process.log());
+        eprintln!("--- log of the agent\n{}\n---", self.agent_log());
     }
 }

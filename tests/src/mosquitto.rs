@@ -62,6 +62,47 @@ impl Mosquitto {
         broker
     }
 
+    /// As [`start`](Self::start), of a broker that gives its plugins no time of their own.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_without_ticks(node: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder for the broker");
+        let (mqtt, agent) = (free_address(), free_address());
+        // It stands before the listener, to which it makes the plugin belong.
+        write_configuration(
+            &folder,
+            mqtt,
+            Some(node),
+            Some(agent),
+            &["per_listener_settings true".to_owned()],
+        );
+        let child = spawn(&folder);
+        // What the agent has to say is written in the time that it does not get.
+        let mut broker = Self { mqtt, agent: None, node: None, lines: Vec::new(), folder, child };
+        broker.await_start();
+        broker.agent = Some(agent);
+        broker
+    }
+
+    /// What one logs that does not start with these lines in its configuration.
+    ///
+    /// # Panics
+    /// If it starts.
+    #[must_use]
+    pub fn refused(lines: &[&str]) -> String {
+        let folder = tempfile::tempdir().expect("a folder for the broker");
+        let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+        let mqtt = free_address();
+        write_configuration(&folder, mqtt, Some("refused@127.0.0.1"), None, &lines);
+        let child = spawn(&folder);
+        let mut broker = Self { mqtt, agent: None, node: None, lines, folder, child };
+        eventually("the end of a broker that cannot start", || {
+            if broker.is_running() { Err(broker.log()) } else { Ok(broker.log()) }
+        })
+    }
+
     /// Kills it and starts it again on the same addresses.
     ///
     /// # Panics
@@ -153,7 +194,13 @@ fn write_configuration(
     agent: Option<SocketAddr>,
     lines: &[String],
 ) {
-    let mut text = format!("listener {} {}\n", mqtt.port(), mqtt.ip());
+    let mut text = String::new();
+    let (first, lines): (Vec<&String>, Vec<&String>) =
+        lines.iter().partition(|line| line.starts_with("per_listener_settings"));
+    for line in first {
+        let _ = writeln!(text, "{line}");
+    }
+    let _ = writeln!(text, "listener {} {}", mqtt.port(), mqtt.ip());
     if !lines.iter().any(|line| line.starts_with("allow_anonymous")) {
         text += "allow_anonymous true\n";
     }

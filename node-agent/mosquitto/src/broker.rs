@@ -45,7 +45,7 @@ impl MosquittoBroker {
         let info = BrokerInfo {
             kind: "mosquitto",
             // The plugin interface has no call for it; that is the interface's.
-            version: "2".to_owned(),
+            version: "2.x".to_owned(),
             capabilities,
             mqtt_addresses: mqtt_address.iter().map(ToString::to_string).collect(),
         };

@@ -1,6 +1,7 @@
 //! Real brokers to test adapters with, each on ports and in a directory of its own.
 //!
-//! To add one: a type that implements [`Outside`], and a line in [`Kind::ALL`]. What a broker cannot do it says by the
+//! To add one: a type that implements [`Outside`], and a line in [`Kind::ALL`]. One that shares a process with its agent is
+//! a case of its own in the suite's world. What a broker cannot do it says by the
 //! trait's methods, and the suite asks less of it.
 
 mod nats;
@@ -12,12 +13,15 @@ use std::net::{SocketAddr, TcpListener};
 pub use self::nats::Nats;
 pub use self::process::BrokerProcess;
 pub use self::rabbitmq::Rabbitmq;
+use crate::mosquitto::Mosquitto;
 
 /// The brokers there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// The one in the agent's process.
     Embedded,
+    /// mosquitto, with the agent in its process.
+    Mosquitto,
     /// nats-server.
     Nats,
     /// rabbitmq-server.
@@ -26,13 +30,14 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Embedded, Self::Nats, Self::Rabbitmq];
+    pub const ALL: [Self; 4] = [Self::Embedded, Self::Mosquitto, Self::Nats, Self::Rabbitmq];
 
     /// As `--broker` and `GET /nodes` name it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Embedded => "embedded",
+            Self::Mosquitto => "mosquitto",
             Self::Nats => "nats",
             Self::Rabbitmq => "rabbitmq",
         }
@@ -43,6 +48,10 @@ impl Kind {
     pub fn missing(self) -> Option<String> {
         let (program, package) = match self {
             Self::Embedded => return None,
+            Self::Mosquitto => {
+                return (!Mosquitto::is_installed())
+                    .then(|| "mosquitto is not installed (Debian: mosquitto)".to_owned());
+            }
             Self::Nats => (nats::PROGRAM, "nats-server"),
             Self::Rabbitmq => (rabbitmq::PROGRAM, "rabbitmq-server"),
         };
@@ -50,11 +59,11 @@ impl Kind {
         (!is_there).then(|| format!("{program} is not installed (Debian: {package})"))
     }
 
-    /// Starts it; `None` for the one that the agent starts.
+    /// Starts it beside its agent; `None` for those that share a process with it.
     #[must_use]
     pub fn start(self) -> Option<Box<dyn Outside>> {
         match self {
-            Self::Embedded => None,
+            Self::Embedded | Self::Mosquitto => None,
             Self::Nats => Some(Box::new(Nats::start())),
             Self::Rabbitmq => Some(Box::new(Rabbitmq::start())),
         }
