@@ -1,4 +1,5 @@
-//! What every adapter must do, against its real broker with real MQTT clients: one suite, in `suite.rs`, for all.
+//! What every adapter must do, against its real broker with real MQTT clients: one suite, in `suite.rs`, for all; in
+//! the end a cluster of all of them.
 //!
 //!   cargo test -p rollcall-tests --test brokers [FILTER ...] [-- --skip FILTER]
 //!
@@ -7,6 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod mixed;
 mod mosquitto;
 mod suite;
 mod world;
@@ -18,8 +20,12 @@ use std::time::Instant;
 
 use rollcall_tests::brokers::Kind;
 
+use crate::mixed::Mixed;
 use crate::suite::Step;
 use crate::world::World;
+
+/// The cluster of all brokers, where brokers' names stand.
+const MIXED: &str = "mixed";
 
 #[derive(Default)]
 struct Outcome {
@@ -32,12 +38,15 @@ struct Outcome {
 fn main() -> ExitCode {
     let Some(selection) = Selection::read() else { return ExitCode::SUCCESS };
     let outcome = Mutex::new(Outcome::default());
-    std::thread::scope(|scope| {
-        for kind in Kind::ALL {
+    let worlds = std::thread::scope(|scope| {
+        let start = |kind| {
             let (selection, outcome) = (&selection, &outcome);
-            scope.spawn(move || run(kind, selection, outcome));
-        }
+            scope.spawn(move || run_broker(kind, selection, outcome))
+        };
+        let running: Vec<_> = Kind::ALL.into_iter().map(start).collect();
+        running.into_iter().filter_map(|broker| broker.join().unwrap()).collect()
     });
+    run_mixed(worlds, &selection, &outcome);
     let Outcome { passed, failed, ignored, filtered } = outcome.into_inner().unwrap();
     if !failed.is_empty() {
         println!("\nfailures:\n    {}", failed.join("\n    "));
@@ -56,37 +65,86 @@ fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
     own.iter().chain(&suite::STEPS).copied().collect()
 }
 
-/// Runs the steps that are wanted. After a failure the others still run: each has clients of its own.
-fn run(kind: Kind, selection: &Selection, outcome: &Mutex<Outcome>) {
-    let name = |step: &str| format!("{}::{step}", kind.name());
+/// Runs a broker's steps, and gives it back for the cluster of all.
+fn run_broker(kind: Kind, selection: &Selection, outcome: &Mutex<Outcome>) -> Option<World> {
     let steps = steps(kind);
-    let (wanted, other): (Vec<_>, Vec<_>) = steps.iter().partition(|(step, _)| selection.wants(&name(step)));
-    outcome.lock().unwrap().filtered += other.len();
-    if wanted.is_empty() {
-        return;
+    let wanted = wanted(kind.name(), &steps, selection, outcome);
+    if wanted.is_empty() && !selection.wants_mixed() {
+        return None;
     }
     if let Some(reason) = kind.missing() {
         println!("SKIPPED: {}: {reason}", kind.name());
         outcome.lock().unwrap().ignored += wanted.len();
+        return None;
+    }
+    let mut world = start(kind.name(), &wanted, outcome, || World::start(kind))?;
+    run(kind.name(), &wanted, &mut world, World::show_logs, outcome);
+    Some(world)
+}
+
+/// Runs the steps of the cluster of all brokers.
+fn run_mixed(worlds: Vec<World>, selection: &Selection, outcome: &Mutex<Outcome>) {
+    let wanted = wanted(MIXED, &mixed::STEPS, selection, outcome);
+    if wanted.is_empty() {
         return;
     }
-    let begun = Instant::now();
-    let started = catch_unwind(|| World::start(kind));
-    let Ok(mut world) = started else {
-        println!("test {} ... FAILED", name("start"));
-        outcome.lock().unwrap().failed.extend(wanted.iter().map(|(step, _)| name(step)));
+    if worlds.len() < 2 {
+        println!("SKIPPED: {MIXED}: there are not two brokers here");
+        outcome.lock().unwrap().ignored += wanted.len();
         return;
+    }
+    if let Some(mut cluster) = start(MIXED, &wanted, outcome, || Mixed::start(worlds)) {
+        run(MIXED, &wanted, &mut cluster, |_| (), outcome);
+    }
+}
+
+/// The steps that are wanted; the others are counted.
+fn wanted<S: Copy>(
+    subject: &str,
+    steps: &[(&'static str, S)],
+    selection: &Selection,
+    outcome: &Mutex<Outcome>,
+) -> Vec<(&'static str, S)> {
+    let is_wanted = |(step, _): &&(&str, S)| selection.wants(&format!("{subject}::{step}"));
+    let wanted: Vec<_> = steps.iter().filter(is_wanted).copied().collect();
+    outcome.lock().unwrap().filtered += steps.len() - wanted.len();
+    wanted
+}
+
+fn start<W, S>(
+    subject: &str,
+    wanted: &[(&'static str, S)],
+    outcome: &Mutex<Outcome>,
+    start: impl FnOnce() -> W,
+) -> Option<W> {
+    let begun = Instant::now();
+    let Ok(world) = catch_unwind(AssertUnwindSafe(start)) else {
+        println!("test {subject}::start ... FAILED");
+        let failed = wanted.iter().map(|(step, _)| format!("{subject}::{step}"));
+        outcome.lock().unwrap().failed.extend(failed);
+        return None;
     };
-    println!("{} started ({} ms)", kind.name(), begun.elapsed().as_millis());
+    println!("{subject} started ({} ms)", begun.elapsed().as_millis());
+    Some(world)
+}
+
+/// Runs the steps that are wanted. After a failure the others still run: each has clients of its own.
+fn run<W>(
+    subject: &str,
+    wanted: &[(&'static str, fn(&mut W))],
+    world: &mut W,
+    show_logs: impl Fn(&W),
+    outcome: &Mutex<Outcome>,
+) {
     for (step, run) in wanted {
-        let (step, begun) = (name(step), Instant::now());
-        let is_passed = catch_unwind(AssertUnwindSafe(|| run(&mut world))).is_ok();
+        let (step, begun) = (format!("{subject}::{step}"), Instant::now());
+        let is_passed = catch_unwind(AssertUnwindSafe(|| run(world))).is_ok();
         let word = if is_passed { "ok" } else { "FAILED" };
         println!("test {step} ... {word} ({} ms)", begun.elapsed().as_millis());
         if is_passed {
             outcome.lock().unwrap().passed += 1;
         } else {
-            world.show_logs();
+            show_logs(world);
             outcome.lock().unwrap().failed.push(step);
         }
     }
@@ -110,6 +168,7 @@ impl Selection {
                     for kind in Kind::ALL {
                         steps(kind).iter().for_each(|(step, _)| println!("{}::{step}: test", kind.name()));
                     }
+                    mixed::STEPS.iter().for_each(|(step, _)| println!("{MIXED}::{step}: test"));
                     return None;
                 }
                 "--skip" => selection.skipped.extend(arguments.next()),
@@ -118,6 +177,10 @@ impl Selection {
             }
         }
         Some(selection)
+    }
+
+    fn wants_mixed(&self) -> bool {
+        mixed::STEPS.iter().any(|(step, _)| self.wants(&format!("{MIXED}::{step}")))
     }
 
     fn wants(&self, name: &str) -> bool {

@@ -29,6 +29,15 @@ enum Processes {
     Beside(Agent, Box<dyn Outside>),
 }
 
+impl Processes {
+    fn agent_address(&self) -> SocketAddr {
+        match self {
+            Self::Agent(agent) | Self::Beside(agent, _) => agent.process.address,
+            Self::Plugin(broker) => broker.agent.unwrap(),
+        }
+    }
+}
+
 impl World {
     pub(crate) fn start(kind: Kind) -> Self {
         let node = format!("{}@127.0.0.1", kind.name());
@@ -42,14 +51,15 @@ impl World {
                 Processes::Beside(Agent::start(&node, &arguments), broker)
             }
         };
-        let address = match &processes {
-            Processes::Agent(agent) | Processes::Beside(agent, _) => agent.process.address,
-            Processes::Plugin(broker) => broker.agent.unwrap(),
-        };
-        let gateway = Gateway::start(&[address], &[]);
+        let gateway = Gateway::start(&[processes.agent_address()], &[]);
         let world = Self { kind, gateway, node, processes };
         world.await_agreement();
         world
+    }
+
+    /// Where gateways find the agent.
+    pub(crate) fn agent_address(&self) -> SocketAddr {
+        self.processes.agent_address()
     }
 
     /// Where MQTT clients connect.

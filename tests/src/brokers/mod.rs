@@ -71,7 +71,7 @@ impl Kind {
 }
 
 /// A broker in a process of its own. Dropped, it ends.
-pub trait Outside {
+pub trait Outside: Send {
     /// Where MQTT clients connect.
     fn mqtt(&self) -> SocketAddr;
 
