@@ -170,6 +170,9 @@ fn values_that_do_not_fit_are_refused() {
         Layer { node_ca: file("/dev/null"), node_key: file("/dev/null"), ..minimal() },
         Layer { max_requests: Some(Count(0)), ..minimal() },
         Layer { max_head_bytes: Some(Count(1 << 25)), ..minimal() },
+        Layer { bulk_kick_max: Some(Count(0)), ..minimal() },
+        Layer { bulk_kick_default_max: Some(Count(10_001)), ..minimal() },
+        Layer { bulk_kick_max_rate: Some(Count(10)), bulk_kick_default_rate: Some(Count(11)), ..minimal() },
         Layer { request_timeout: Some("0s".parse().unwrap()), ..minimal() },
         Layer { log_filter: Some("a=b=c".into()), ..minimal() },
     ] {
@@ -177,6 +180,13 @@ fn values_that_do_not_fit_are_refused() {
     }
     assert!(!table.contains("hush"), "{table}");
     insta::assert_snapshot!(table);
+}
+
+#[test]
+fn what_a_bulk_kick_gets_by_default_is_within_what_it_may_have() {
+    let told = Layer { bulk_kick_max: Some(Count(7)), bulk_kick_max_rate: Some(Count(3)), ..minimal() };
+    let kicks = Config::new(told).unwrap().limits.kicks;
+    assert_eq!((kicks.most, kicks.default_most, kicks.most_rate, kicks.default_rate), (7, 7, 3, 3));
 }
 
 #[test]

@@ -124,9 +124,10 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     let key = match api.authenticate(&parts, &keys) {
         Ok(key) => key,
         Err(error) => {
+            let response = refuse(None, error).await;
             // Many HTTP clients read no answer before they have sent all of their request.
             let _ = limits::drop_body(&api.limits, body).await;
-            return refuse(None, error).await;
+            return response;
         }
     };
     // Exports and bulk kicks have limits of their own: they may last for minutes. What is known of the nodes is told

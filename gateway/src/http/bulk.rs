@@ -42,7 +42,7 @@ use crate::keys::{Key, Role};
 use crate::page::completeness::Completeness;
 use crate::page::groups::{GroupBy, Value};
 
-mod body;
+pub(super) mod body;
 mod json;
 mod lines;
 mod run;
@@ -81,11 +81,12 @@ impl BulkKicks {
         let mut pending = Pending::of(&self.audit, parts, Some(key), BULK);
         pending.harmless = true;
         let read = match self.admit(parts, key) {
-            Ok(place) => self.read(body).await.map(|(json, request)| (place, json, request)),
+            Ok(place) => self.read(body, deadline).await.map(|(json, request)| (place, json, request)),
             Err(error) => {
+                pending.end(without_success(&error)).await;
                 // Many HTTP clients read no answer before they have sent all of their request.
                 let _ = limits::drop_body(&self.limits, body).await;
-                Err(error)
+                return Err(error);
             }
         };
         let (place, json, request) = match read {
@@ -151,8 +152,9 @@ impl BulkKicks {
         Arc::clone(&self.places).try_acquire_owned().map_err(full)
     }
 
-    async fn read(&self, body: Body) -> Result<(Json, BulkRequest), ApiError> {
-        let bytes = limits::kick_body(&self.limits, body).await?;
+    async fn read(&self, body: Body, deadline: Instant) -> Result<(Json, BulkRequest), ApiError> {
+        let bytes = timeout_at(deadline, limits::kick_body(&self.limits, body)).await;
+        let bytes = bytes.unwrap_or(Err(ApiError::BodyBroken))?;
         let json = body::json(&bytes)?;
         let now_ms = jiff::Timestamp::now().as_millisecond();
         let request = body::request(&json, &self.limits.kicks, now_ms)?;

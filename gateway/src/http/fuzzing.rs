@@ -3,11 +3,13 @@
 
 use std::path::Path;
 
-use rollcall_proto::v1::Key;
+use rollcall_proto::v1::{Filter, Key};
 
+use super::bulk::body::{self, Which};
+use super::limits::KickLimits;
 use super::query::{self, BadParameter, Format, Given};
 use super::row::Fields;
-use crate::cluster::{CountQuery, ExportQuery, ListQuery};
+use crate::cluster::{CountQuery, ExportQuery, ListQuery, Scope};
 use crate::config::{self, ConfigError, Layer};
 
 /// What a query string was read as.
@@ -93,6 +95,48 @@ pub fn count(text: &str) -> Result<Read<CountQuery>, Refused> {
 #[must_use]
 pub fn cursor_behind(query: &ListQuery, key: &Key) -> Option<String> {
     query::cursor_behind(query, Some(key))
+}
+
+/// What the body of a bulk kick was read as.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadKicks {
+    /// Whom to kick by id; empty if not so.
+    pub clientids: Vec<String>,
+    /// Whom to kick by filter, and whether it is fine to leave out those of silent nodes.
+    pub matching: Option<(Filter, bool)>,
+    /// On which nodes.
+    pub scope: Scope,
+    /// Only say who would be kicked.
+    pub dry_run: bool,
+    /// How many at the most.
+    pub most: usize,
+    /// Kicks a second.
+    pub rate: u32,
+}
+
+/// The limits by which [`kicks`] reads.
+pub const KICK_LIMITS: KickLimits = KickLimits {
+    at_once: 1,
+    most: 10_000,
+    default_most: 1000,
+    most_rate: 500,
+    default_rate: 100,
+    body_bytes: 1 << 20,
+};
+
+/// Reads the body of a bulk kick, at the beginning of 2026.
+///
+/// # Errors
+/// The message for the client.
+pub fn kicks(bytes: &[u8]) -> Result<ReadKicks, String> {
+    let request = body::json(bytes).and_then(|json| body::request(&json, &KICK_LIMITS, 1_767_225_600_000));
+    let request = request.map_err(|error| error.to_string())?;
+    let (clientids, matching) = match request.which {
+        Which::Ids(ids) => (ids, None),
+        Which::Matching { filter, partial } => (Vec::new(), Some((*filter, partial))),
+    };
+    let body::BulkRequest { scope, dry_run, most, rate, .. } = request;
+    Ok(ReadKicks { clientids, matching, scope, dry_run, most, rate })
 }
 
 /// Reads a configuration file of this content.

@@ -70,6 +70,11 @@ impl Pending {
         one.about(Some(clientid.to_owned()), node.map(str::to_owned))
     }
 
+    /// The request's id.
+    pub(super) fn request(&self) -> Option<&str> {
+        self.record.request.as_deref()
+    }
+
     /// Writes the first line, with the body of a request that has one.
     pub(super) async fn begin(&mut self, body: Option<Json>) -> std::io::Result<()> {
         self.record.time = now();

@@ -394,6 +394,19 @@ async fn what_becomes_of_a_session_is_told_by_what_its_node_says() {
 }
 
 #[tokio::test]
+async fn a_single_kick_that_was_refused_is_on_record_as_failed_and_one_without_an_answer_as_unknown() {
+    for (behaviour, status, outcome) in
+        [(Behaviour::OverloadedInKick, 502, "failed"), (Behaviour::HangInKick, 504, "unknown")]
+    {
+        let bed = Bed::of(vec![node("a@h", ["c-1"], behaviour)]).await;
+        assert_eq!(send(bed.gateway, "DELETE", "/clients/c-1").await.0, status);
+        let outcomes: Vec<Value> = bed.records().iter().map(|record| record["outcome"].clone()).collect();
+        assert_eq!(outcomes, ["asked", outcome], "{behaviour:?}");
+        assert_eq!(bed.kicks(0), 1, "a kick is not repeated");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_moves_is_looked_for_once_more_by_id() {
     let bed = Bed::of(vec![node("a@h", ["c-1"], Behaviour::Reconnected)]).await;
     let answer = bed.post(&json!({"clientids": ["c-1"]})).await;
@@ -562,6 +575,18 @@ async fn what_is_refused_is_on_record_and_kicks_nobody() {
         assert_eq!(json!([last["action"], last["outcome"], last["status"]]), expected, "{last}");
     }
     assert_eq!((bed.records().len(), bed.kicks(0)), (8, 0));
+    // A body that does not come.
+    let mut stream = TcpStream::connect(bed.gateway).await.unwrap();
+    let head = "POST /api/v4/client_kicks HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer secret\r\n\
+                Content-Type: application/json\r\nContent-Length: 50\r\nConnection: close\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = receive(stream).await;
+    assert_eq!(
+        (answer.status, &answer.json()["message"]),
+        (400, &json!("the request's body did not arrive"))
+    );
+    let last = bed.records().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["status"]), (&json!("refused"), &json!(400)), "{last}");
     let type_with_charset = "Application/JSON; charset=utf-8";
     let answer = receive(open(bed.gateway, "secret", type_with_charset, good.as_bytes()).await).await;
     assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 1)]));

@@ -59,15 +59,7 @@ impl Written {
         self.each("proto_name", &filter.proto_name);
         self.each("proto_ver", &filter.proto_ver);
         self.each("ip_address", filter.ip_address.iter().filter_map(|bytes| address::from_wire(bytes)));
-        self.each(
-            "conn_state",
-            filter.conn_state.iter().map(|state| match ConnState::try_from(*state) {
-                Ok(ConnState::Connected) => "connected",
-                Ok(ConnState::Idle) => "idle",
-                Ok(ConnState::Disconnected) => "disconnected",
-                Ok(ConnState::Unspecified) | Err(_) => "no state of this contract",
-            }),
-        );
+        self.each("conn_state", filter.conn_state.iter().map(|state| state_name(*state)));
         self.each("clean_start", &filter.clean_start);
         self.each("_like_clientid", &filter.like_clientid);
         self.each("_like_username", &filter.like_username);
@@ -89,8 +81,18 @@ impl Written {
     }
 }
 
+/// What a connection's state is called.
+pub fn state_name(state: i32) -> &'static str {
+    match ConnState::try_from(state) {
+        Ok(ConnState::Connected) => "connected",
+        Ok(ConnState::Idle) => "idle",
+        Ok(ConnState::Disconnected) => "disconnected",
+        Ok(ConnState::Unspecified) | Err(_) => "no state of this contract",
+    }
+}
+
 /// What milliseconds are read from; the ends stand for everything beyond.
-fn seconds(ms: i64) -> String {
+pub fn seconds(ms: i64) -> String {
     match ms {
         i64::MAX => "9".repeat(30),
         i64::MIN => format!("-{}", "9".repeat(30)),

@@ -97,6 +97,12 @@ fn check_gateway(config: &gateway::Config) {
         limits.heavy_requests,
         cluster.max_node_calls,
         limits.exports,
+        limits.kicks.at_once,
+        limits.kicks.most,
+        limits.kicks.default_most,
+        limits.kicks.most_rate as usize,
+        limits.kicks.default_rate as usize,
+        limits.kicks.body_bytes,
         limits.connections,
         limits.url_bytes,
         limits.head_bytes,
@@ -104,6 +110,8 @@ fn check_gateway(config: &gateway::Config) {
     ] {
         assert!((1..=MOST).contains(&count), "{count}");
     }
+    let kicks = limits.kicks;
+    assert!(kicks.default_most <= kicks.most && kicks.default_rate <= kicks.most_rate, "{kicks:?}");
     for time in [
         config.request_timeout,
         limits.read_timeout,

@@ -83,21 +83,21 @@ pub(crate) enum BadBody {
 
 /// What a bulk kick is asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct BulkRequest {
-    pub(super) which: Which,
+pub(in crate::http) struct BulkRequest {
+    pub(in crate::http) which: Which,
     /// On which nodes.
-    pub(super) scope: Scope,
+    pub(in crate::http) scope: Scope,
     /// Only say who would be kicked.
-    pub(super) dry_run: bool,
+    pub(in crate::http) dry_run: bool,
     /// Kick nobody if it would be more clients than this.
-    pub(super) most: usize,
+    pub(in crate::http) most: usize,
     /// Kicks a second.
-    pub(super) rate: u32,
+    pub(in crate::http) rate: u32,
 }
 
 /// Whom to kick.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Which {
+pub(in crate::http) enum Which {
     /// Each of these, wherever it is. At least one, none twice.
     Ids(Vec<String>),
     /// The sessions that match.
@@ -109,12 +109,16 @@ pub(super) enum Which {
 }
 
 /// Reads bytes as JSON.
-pub(super) fn json(bytes: &[u8]) -> Result<Json, BadBody> {
+pub(in crate::http) fn json(bytes: &[u8]) -> Result<Json, BadBody> {
     serde_json::from_slice(bytes).map_err(|error| BadBody::NoJson(error.to_string()))
 }
 
 /// Reads a body; `now_ms` is the time, milliseconds since 1970.
-pub(super) fn request(body: &Json, limits: &KickLimits, now_ms: i64) -> Result<BulkRequest, BadBody> {
+pub(in crate::http) fn request(
+    body: &Json,
+    limits: &KickLimits,
+    now_ms: i64,
+) -> Result<BulkRequest, BadBody> {
     let Json::Object(members) = body else { return Err(BadBody::NoObject(body.to_string())) };
     let mut read = Members::default();
     for (name, value) in members {

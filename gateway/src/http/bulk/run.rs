@@ -106,10 +106,12 @@ impl Run {
             going.take_in(ended);
             going.hand_over(&pieces).await;
         }
+        let request = pending.request().map(str::to_owned);
         going.end(&pieces, pending).await;
         let Going { totals, stopped, .. } = going;
         tracing::info!(
             target: "rollcall_gateway::access",
+            request,
             ?totals,
             ?stopped,
             duration_ms = from.elapsed().as_micros() as f64 / 1000.0,
