@@ -107,8 +107,10 @@ pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = Connection> 
 /// every try would fill the log.
 #[derive(Debug, Default)]
 struct Failing {
-    /// When the log was last told, while no connection can be accepted.
+    is_failing: bool,
+    /// When the log was last told that it fails, and that it does no more.
     told: Option<Instant>,
+    told_over: Option<Instant>,
 }
 
 /// How often connections are tried to be accepted while that fails, and how often that is told.
@@ -121,16 +123,25 @@ impl Failing {
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
         }
-        if self.told.is_none_or(|told| told.elapsed() >= TELL) {
+        self.is_failing = true;
+        if is_due(&mut self.told) {
             error!(%error, "cannot accept connections");
-            self.told = Some(Instant::now());
         }
         sleep(RETRY).await;
     }
 
     fn over(&mut self) {
-        if self.told.take().is_some() {
+        if std::mem::take(&mut self.is_failing) && is_due(&mut self.told_over) {
             info!("connections are accepted again");
         }
     }
+}
+
+/// Whether the log can be told something that it was told then; now is noted if so.
+fn is_due(told: &mut Option<Instant>) -> bool {
+    let is_due = told.is_none_or(|told| told.elapsed() >= TELL);
+    if is_due {
+        *told = Some(Instant::now());
+    }
+    is_due
 }
