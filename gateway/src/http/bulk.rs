@@ -153,7 +153,9 @@ impl BulkKicks {
     }
 
     async fn read(&self, body: Body, deadline: Instant) -> Result<(Json, BulkRequest), ApiError> {
-        let bytes = timeout_at(deadline, limits::kick_body(&self.limits, body)).await;
+        // A tenth is left to say that it did not come.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let bytes = timeout_at(deadline - left / 10, limits::kick_body(&self.limits, body)).await;
         let bytes = bytes.unwrap_or(Err(ApiError::BodyBroken))?;
         let json = body::json(&bytes)?;
         let now_ms = jiff::Timestamp::now().as_millisecond();
