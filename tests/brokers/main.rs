@@ -128,10 +128,13 @@ fn start<W, S>(
     Some(world)
 }
 
+/// A step on something and its name.
+type Named<W> = (&'static str, fn(&mut W));
+
 /// Runs the steps that are wanted. After a failure the others still run: each has clients of its own.
 fn run<W>(
     subject: &str,
-    wanted: &[(&'static str, fn(&mut W))],
+    wanted: &[Named<W>],
     world: &mut W,
     show_logs: impl Fn(&W),
     outcome: &Mutex<Outcome>,
