@@ -103,7 +103,8 @@ fn run(input: &mut Unstructured<'_>) -> Result<()> {
         }
         match select(&mut selection, &nodes, input) {
             Ok(step) => {
-                if let (Some(most), Step::Fetch { windows, take, .. }) = (within.filter(|_| !changing), &step) {
+                if let (Some(most), Step::Fetch { windows, take, .. }) = (within.filter(|_| !changing), &step)
+                {
                     let rows: u64 = windows.iter().map(|window| window.end - window.start).sum();
                     assert!(rows <= most.max(*take), "{rows} rows, not {most}: {windows:?}");
                 }

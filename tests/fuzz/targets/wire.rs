@@ -216,7 +216,9 @@ fn answer_list(request: ListRequest) {
     let expected = model(filter, order)
         .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
         .filter(|_| limit <= MAX_WINDOW)
-        .filter(|(_, order, _)| !order.field.is_live() || (after.is_none() && !from_end && is_ranked(offset, limit)));
+        .filter(|(_, order, _)| {
+            !order.field.is_live() || (after.is_none() && !from_end && is_ranked(offset, limit))
+        });
     let Some((first, order, rows)) = expected else {
         assert!(list.is_err(), "{list:?}");
         return;
