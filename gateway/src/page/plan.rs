@@ -1,7 +1,7 @@
 //! Which rows to ask each node for, so that one wave most likely brings the page.
 //!
 //! Where clients are spread over the nodes without regard to the order, the first `offset` clients of the merged list
-//! are of each node about in proportion to what it has in all ([`share`](super::share)). So a page near the list's beginning
+//! are of each node about in proportion to what it has in all ([`share`]). So a page near the list's beginning
 //! is most likely among the first rows of each node, one near its end among the last, and one not far from either among
 //! those around each node's share of the ranks before it. The further a page is from both ends, the more rows chance
 //! takes: the deviation is the root of the distance. [`plan`] takes the way of the fewest rows, and none if finding out
