@@ -121,7 +121,7 @@ impl Broker for ScriptedBroker {
                 Some(Event::Ended { clientid, uid }) => {
                     ClientChange::Ended(SessionRef { clientid, session: self.numbers().number(uid) })
                 }
-                // Another adapter follows the broker by now.
+                // The simulation is over.
                 None => std::future::pending().await,
             };
             if changes.send(change).await.is_err() {

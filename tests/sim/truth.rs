@@ -126,7 +126,8 @@ pub(crate) struct Truth {
     sessions: Vec<Session>,
     /// Who is there now, by broker.
     pub(crate) present: Vec<BTreeMap<String, u32>>,
-    feeds: Vec<Option<UnboundedSender<Event>>>,
+    /// Who follows, by broker: two agents may follow one.
+    feeds: Vec<Vec<UnboundedSender<Event>>>,
     /// By slot, that is by address.
     pub(crate) occupants: Vec<Vec<Occupant>>,
 }
@@ -136,7 +137,7 @@ impl Truth {
         Self {
             sessions: Vec::new(),
             present: vec![BTreeMap::new(); brokers],
-            feeds: vec![None; brokers],
+            feeds: vec![Vec::new(); brokers],
             occupants: vec![Vec::new(); slots],
         }
     }
@@ -201,15 +202,13 @@ impl Truth {
 
     /// Takes on a follower: everything there is, and from then on every change goes to `feed`.
     pub(crate) fn follow(&mut self, broker: usize, feed: UnboundedSender<Event>) -> Vec<Client> {
-        self.feeds[broker] = Some(feed);
+        self.feeds[broker].push(feed);
         self.present[broker].values().map(|&uid| self.sessions[uid as usize - 1].client()).collect()
     }
 
-    fn tell(&self, broker: usize, event: Event) {
-        if let Some(feed) = &self.feeds[broker] {
-            // A follower that has crashed hears nothing.
-            let _ = feed.send(event);
-        }
+    fn tell(&mut self, broker: usize, event: Event) {
+        // A follower that has crashed hears nothing.
+        self.feeds[broker].retain(|feed| feed.send(event.clone()).is_ok());
     }
 
     pub(crate) fn occupy(&mut self, slot: usize, broker: usize, name: String, now: u64) {
