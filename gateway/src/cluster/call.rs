@@ -81,6 +81,7 @@ impl From<Status> for CallError {
         // A status made on this side for a broken connection carries its cause; one that the node sent does not.
         let broken_here = std::error::Error::source(&status).is_some();
         let reason = told.unwrap_or(match status.code() {
+            Code::Cancelled if was_never_sent(&status) => Reason::Unreachable,
             Code::DeadlineExceeded | Code::Cancelled => Reason::Timeout,
             Code::Unavailable => Reason::Unreachable,
             Code::ResourceExhausted => Reason::Overloaded,
@@ -102,6 +103,18 @@ impl From<Status> for CallError {
             ..Self::new(reason, detail)
         }
     }
+}
+
+/// Whether the connection was gone before the request was on it, which hyper calls canceled.
+fn was_never_sent(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Nodes may send error texts of any length; a log line holds the beginning.

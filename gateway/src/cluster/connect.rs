@@ -122,4 +122,20 @@ mod tests {
         assert_eq!(error.reason, Reason::Unreachable, "{error}");
         assert!(error.detail.starts_with("Unavailable"), "{error}");
     }
+
+    #[tokio::test]
+    async fn a_peer_that_closes_at_once_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                drop(stream);
+            }
+        });
+        // Whether the connection is seen to close before or after the request is on it is a matter of moments.
+        for _ in 0..50 {
+            let error = ask(&address, Arc::new(TcpDial::within(Duration::from_secs(3)))).await;
+            assert_eq!(error.reason, Reason::Unreachable, "{error}");
+        }
+    }
 }

@@ -13,7 +13,8 @@
 //!
 //! Rows: at most `3 * limit + 100 * nodes` are shipped for a request in all, whatever the nodes have by now: where a second
 //! answer would pass that the second way is taken, and what came in vain before is taken off from what its fetch may
-//! bring, down to the page alone. (Where nodes change between two answers, so that the page is not among twice as many rows
+//! bring, down to the page alone. (Of a page of thousands of rows the fences are too few to find its ends exactly, which
+//! may add some hundred rows. Where nodes change between two answers, so that the page is not among twice as many rows
 //! as were enough, that page comes on top; and what is dropped because a node failed is not counted.) Of one node never
 //! more than [`MAX_WINDOW`] rows are held in memory, and 256 keys besides.
 //!

@@ -22,7 +22,8 @@
 //!   right in 2, near one that was wrong in one more than without;
 //! - a fetch asks for at most the page, the lesser of two pages and 1,000 rows, and 100 rows a node; of one node for
 //!   at most [`MAX_WINDOW`]; and, where other rows have been shipped already, for as much less as it takes
-//!   ([`Selection::within`]), down to the page alone.
+//!   ([`Selection::within`]), down to the page alone, if [`EXTRA_WAVES`] more waves come to that. They do where a node's
+//!   part of the page is no longer than its fences; of a longer one, and of nodes that lie, no number of waves might.
 //!
 //! Known before as multi-way selection by splitters (Varman et al., "Merging multiple lists on hierarchical-memory
 //! multiprocessors", 1991). Decided against: `offset / nodes` from each node and one correction, which is wrong
@@ -51,6 +52,9 @@ const NEAR_GAP: u64 = 40;
 /// wave costs more than that many rows.
 const MOST_SLACK: u64 = 1000;
 
+/// Waves that a selection spends on asking for fewer rows than it otherwise would.
+const EXTRA_WAVES: u32 = 2;
+
 /// No node has more clients. Far below what ranks can hold, so that sums over nodes never overflow.
 const MOST_CLIENTS: u64 = 1 << 40;
 
@@ -67,6 +71,8 @@ pub struct Selection {
     most_ranked: u64,
     /// How many rows a fetch may bring.
     most_rows: u64,
+    /// Waves after which the ranges were short enough to be fetched but for `most_rows`.
+    short_waves: u32,
     /// Where the first wave looks, instead of everywhere.
     near: Option<Near>,
     nodes: Vec<NodeRange>,
@@ -142,6 +148,7 @@ impl Selection {
             changing: false,
             most_ranked: if order.field.is_live() { MAX_RANKED.into() } else { u64::MAX },
             most_rows: u64::MAX,
+            short_waves: 0,
             near: None,
             nodes: vec![NodeRange { count: None, first: 0, active: 0..u64::MAX }; nodes],
         }
@@ -153,7 +160,8 @@ impl Selection {
         Self { changing: true, ..self }
     }
 
-    /// The same with a fetch of so many rows at the most, if they are not fewer than the page's.
+    /// The same with a fetch of so many rows at the most, if they are not fewer than the page's and some more waves come
+    /// to that.
     #[must_use]
     pub fn within(self, rows: u64) -> Self {
         Self { most_rows: rows, ..self }
@@ -230,11 +238,20 @@ impl Selection {
             let windows = self.nodes.iter().map(|_| 0..0).collect();
             return Step::Fetch { windows, skip: 0, take: 0 };
         }
+        let may_take_all = self.changing || self.short_waves > EXTRA_WAVES;
+        let most = if may_take_all { u64::MAX } else { self.most_rows.max(take) };
+        if self.is_short() && self.active_total() <= most {
+            Step::Fetch { windows: ranges, skip, take }
+        } else {
+            Step::Survey(ranges)
+        }
+    }
+
+    /// Whether the ranges hold not much more than the page.
+    fn is_short(&self) -> bool {
         let slack = (2 * self.limit).min(MOST_SLACK) + 100 * self.nodes.len() as u64;
-        let most = if self.changing { u64::MAX } else { self.most_rows.max(take) };
-        let small = self.active_total() <= most.min(self.limit + slack)
-            && ranges.iter().all(|range| range.end - range.start <= MAX_WINDOW.into());
-        if small { Step::Fetch { windows: ranges, skip, take } } else { Step::Survey(ranges) }
+        let lengths = || self.nodes.iter().map(|node| node.active.end - node.active.start);
+        self.active_total() <= self.limit + slack && lengths().all(|length| length <= MAX_WINDOW.into())
     }
 
     /// Narrows every node's range by one wave of answers, one a node by index; `None` where nothing was asked.
@@ -267,6 +284,7 @@ impl Selection {
         for (node, range) in self.nodes.iter_mut().zip(narrowed) {
             node.active = range.start..range.end.max(range.start);
         }
+        self.short_waves += u32::from(self.is_short());
         Ok(())
     }
 

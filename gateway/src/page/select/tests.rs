@@ -156,6 +156,27 @@ proptest! {
         prop_assert!(waves <= cluster.page(offset, limit).1 + 1);
     }
 
+    /// Of a page of many rows the fences are too few to find its exact ends.
+    #[test]
+    fn a_selection_ends_however_few_rows_it_may_fetch(
+        sizes in proptest::collection::vec(0..3000_usize, 1..6), overlap in 0..3000_i64,
+        offset in 0..8000_u64, limit in 1..6000_u32, room in 0..4000_u64,
+    ) {
+        let mut base = 0;
+        let nodes = sizes.iter().map(|&size| {
+            let rows = (0..size as i64).map(|row| base + row).collect();
+            base += size as i64 - overlap;
+            rows
+        }).collect();
+        let cluster = Cluster::new(nodes);
+        let selection = Selection::new(ORDER, offset, limit, cluster.nodes.len()).within(room);
+        let (page, waves, shipped) = cluster.run(selection);
+        prop_assert_eq!(page, cluster.model(offset, limit));
+        let without = cluster.page(offset, limit);
+        prop_assert!(waves <= without.1 + EXTRA_WAVES, "{} waves, {} without", waves, without.1);
+        prop_assert!(shipped <= room.max(u64::from(limit) + MOST_SLACK + 100 * cluster.nodes.len() as u64));
+    }
+
     /// Counts of another time, of nodes whose rows are spread evenly or not.
     #[test]
     fn a_page_near_old_counts_equals_the_one_list(
