@@ -138,10 +138,12 @@ fn a_gateway_at_its_limit_refuses_at_once_and_still_tells_of_its_nodes() {
             stream
         })
         .collect();
-    let refused = eventually("refusal", || match cluster.gateway.get("/clients") {
-        response if response.status == 503 && response.code() == 102 => Ok(response),
-        response => Err(response.json().to_string()),
+    eventually("requests that wait for the node", || {
+        let calls = cluster.gateway.get("/nodes/b@127.0.0.1").json()["data"]["calls"].as_u64();
+        if calls >= Some(4) { Ok(()) } else { Err(format!("{calls:?} calls")) }
     });
+    let refused = cluster.gateway.get("/clients");
+    assert_eq!((refused.status, refused.code()), (503, 102));
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(refused.header("cache-control"), Some("no-store"));
     let begun = Instant::now();
