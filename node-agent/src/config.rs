@@ -53,6 +53,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Calls in flight at the most.
     pub max_calls: NonZeroU32,
+    /// Connections at the most, of one address half of them.
+    pub max_connections: NonZeroU32,
     /// How to log.
     pub log: Log,
 }
@@ -179,6 +181,7 @@ impl Config {
             insecure: false,
             drain_timeout: Duration::from_secs(10),
             max_calls: NonZeroU32::MIN.saturating_add(255),
+            max_connections: NonZeroU32::MIN.saturating_add(511),
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
         }
     }
@@ -246,6 +249,10 @@ impl Config {
                 .or(file.drain_timeout_secs.map(Duration::from_secs))
                 .unwrap_or(defaults.drain_timeout),
             max_calls: args.max_calls.or(file.max_calls).unwrap_or(defaults.max_calls),
+            max_connections: args
+                .max_connections
+                .or(file.max_connections)
+                .unwrap_or(defaults.max_connections),
             log: Log {
                 format: args.log_format.or(file.log.format).unwrap_or(defaults.log.format),
                 filter: args.log_filter.clone().or(file.log.filter).unwrap_or(defaults.log.filter.clone()),

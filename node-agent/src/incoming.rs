@@ -24,19 +24,28 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for T {}
 pub struct Connection {
     stream: Box<dyn ByteStream>,
     remote: SocketAddr,
+    /// What was read of it already and is to be read again.
+    ahead: Vec<u8>,
+    /// What is let go of when it ends.
+    _place: Option<Box<dyn Send>>,
 }
 
 impl Connection {
     /// A connection of any kind, and the address of who opened it.
     #[must_use]
     pub fn new(stream: Box<dyn ByteStream>, remote: SocketAddr) -> Self {
-        Self { stream, remote }
+        Self { stream, remote, ahead: Vec::new(), _place: None }
     }
 
     /// The address of who opened it.
     #[must_use]
     pub fn remote(&self) -> SocketAddr {
         self.remote
+    }
+
+    /// The connection of which these bytes were read, as if they had not been. It keeps `place` until it ends.
+    pub(crate) fn spoken(self, first: Vec<u8>, place: Box<dyn Send>) -> Self {
+        Self { ahead: first, _place: Some(place), ..self }
     }
 }
 
@@ -54,7 +63,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if self.ahead.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        }
+        let length = self.ahead.len().min(buffer.remaining());
+        buffer.put_slice(&self.ahead[..length]);
+        self.ahead.drain(..length);
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In the order a request meets them:
 //! - [`config`]: the settings, from file, environment and flags.
-//! - [`mod@run`]: the server from start to drain; [`incoming`]: its connections.
+//! - [`mod@run`]: the server from start to drain; [`incoming`]: its connections; `doorstep`: until they have said what they are.
 //! - `service`: the gRPC calls; `calls`: what holds for all of them; `scans`: searches of
 //!   many rows.
 //! - [`query`]: what a request may ask, and snapshots.
@@ -15,6 +15,7 @@
 pub mod broker;
 mod calls;
 pub mod config;
+mod doorstep;
 pub mod follow;
 pub mod incoming;
 pub mod index;

@@ -35,6 +35,7 @@ use crate::broker::rabbitmq::{self, RabbitmqBroker};
 use crate::broker::synthetic::SyntheticBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{BrokerConfig, Config};
+use crate::doorstep;
 use crate::incoming::{self, Connection};
 use crate::service::{Agent, NodeService, RawLists};
 use crate::tls;
@@ -241,10 +242,8 @@ pub async fn run_on(
         .max_concurrent_streams(config.max_calls.get().saturating_mul(2).saturating_add(SPARE_STREAMS))
         .http2_keepalive_interval(Some(KEEPALIVE.0))
         .http2_keepalive_timeout(Some(KEEPALIVE.1));
-    let incoming = match &tls {
-        Some(files) => tls::secured(incoming, Arc::clone(files)).left_stream(),
-        None => incoming.right_stream(),
-    };
+    let most = usize::try_from(config.max_connections.get()).unwrap_or(usize::MAX);
+    let incoming = doorstep::greeted(incoming, tls.clone(), most);
     let (close, closing) = oneshot::channel::<()>();
     let serve = server
         .add_service(node_service)

@@ -1,31 +1,21 @@
 //! TLS on the connections of gateways, out of files that are followed.
 //!
-//! tonic's own TLS reads its files once. Here every connection takes what they hold when it comes in, and keeps it. Up to
-//! [`MOST_HANDSHAKES`] go on at once, each for [`HANDSHAKE`] at the most, so who is slow holds up nobody. Who is refused
-//! is logged, since the other side learns little more than that it was.
+//! tonic's own TLS reads its files once. Here every connection takes what they hold when it comes in, and keeps it. Who is
+//! refused is logged, since the other side learns little more than that it was. How many are greeted at once, and for how
+//! long, is the doorstep's to say (`doorstep.rs`).
 
 use std::io;
-use std::sync::Arc;
-use std::time::Duration;
 
-use futures::{Stream, StreamExt as _, future};
 use rollcall_trust::tls::{ClientAuthority, ServerFiles};
 use rollcall_trust::{Live, TrustError};
 use rustls::pki_types::ServerName;
 use rustls::{CertificateError, Error, ServerConfig};
-use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use crate::config::Tls;
 use crate::incoming::Connection;
 use crate::refusals::Refusals;
-
-/// Connections that are being greeted at once; more wait their turn.
-const MOST_HANDSHAKES: usize = 1024;
-
-/// How long a greeting may take.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Reads the files of the configuration.
 ///
@@ -52,23 +42,16 @@ pub(crate) fn load(tls: &Tls) -> Result<Live<ServerConfig>, TrustError> {
     files.load()
 }
 
-/// The connections on which TLS has been made.
-pub(crate) fn secured(
-    incoming: impl Stream<Item = Connection> + Send,
-    files: Arc<Live<ServerConfig>>,
-) -> impl Stream<Item = Connection> + Send {
-    let refusals = Arc::new(Refusals::default());
-    incoming
-        .map(move |connection| greet(connection, TlsAcceptor::from(files.current()), Arc::clone(&refusals)))
-        .buffer_unordered(MOST_HANDSHAKES)
-        .filter_map(future::ready)
-}
-
-async fn greet(connection: Connection, acceptor: TlsAcceptor, refusals: Arc<Refusals>) -> Option<Connection> {
+/// Makes TLS on a connection. Nothing if that fails.
+pub(crate) async fn make(
+    connection: Connection,
+    acceptor: TlsAcceptor,
+    refusals: &Refusals,
+) -> Option<Connection> {
     let remote = connection.remote();
-    match timeout(HANDSHAKE, acceptor.accept(connection)).await {
-        Ok(Ok(stream)) => Some(Connection::new(Box::new(stream), remote)),
-        Ok(Err(error)) => {
+    match acceptor.accept(connection).await {
+        Ok(stream) => Some(Connection::new(Box::new(stream), remote)),
+        Err(error) => {
             match explain(&error) {
                 Some(why) => refusals.note(|unsaid| {
                     warn!(%remote, %error, unsaid, "refused a connection: {why}");
@@ -76,10 +59,6 @@ async fn greet(connection: Connection, acceptor: TlsAcceptor, refusals: Arc<Refu
                 // Load balancers look whether a port is open, and so do others.
                 None => debug!(%remote, %error, "a connection ended before TLS was made"),
             }
-            None
-        }
-        Err(_) => {
-            debug!(%remote, "a connection did not make TLS in time");
             None
         }
     }

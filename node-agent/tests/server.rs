@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use rollcall_node_agent::run::{run_with_ready, start_broker};
 use rollcall_proto::v1::node_client::NodeClient;
 use rollcall_proto::v1::{Client, DescribeRequest, Filter, GetRequest, ListRequest, Statistics};
 use rollcall_proto::{MAX_WINDOW, REASON_METADATA, Reason};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -63,12 +66,17 @@ impl Broker for Broken {
 /// Dropped, the agent drains.
 struct Running {
     channel: Channel,
+    address: SocketAddr,
     _stop: oneshot::Sender<()>,
 }
 
 async fn serve(broker: Arc<dyn Broker>, max_calls: u32) -> Running {
+    serve_with(broker, |config| config.max_calls = max_calls.try_into().unwrap()).await
+}
+
+async fn serve_with(broker: Arc<dyn Broker>, set: impl FnOnce(&mut Config)) -> Running {
     let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 0, seed: 0, churn: 0 });
-    config.max_calls = max_calls.try_into().unwrap();
+    set(&mut config);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
@@ -78,7 +86,7 @@ async fn serve(broker: Arc<dyn Broker>, max_calls: u32) -> Running {
     tokio::spawn(serving);
     is_ready.await.unwrap();
     let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    Running { channel, _stop: stop }
+    Running { channel, address, _stop: stop }
 }
 
 impl Running {
@@ -192,4 +200,73 @@ async fn reflection_names_the_services_and_describes_them() {
         panic!("no description of the service");
     };
     assert!(!files.file_descriptor_proto.is_empty());
+}
+
+/// What an HTTP/2 client begins with, and SETTINGS that set nothing.
+const HELLO: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+async fn connect_from(from: [u8; 4], to: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(SocketAddr::from((from, 0))).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+/// Whether the agent greets one that speaks HTTP/2, or closes it.
+async fn is_let_in(stream: &mut TcpStream) -> bool {
+    // It may be closed already.
+    let _ = stream.write_all(HELLO).await;
+    matches!(stream.read(&mut [0; 9]).await, Ok(length) if length > 0)
+}
+
+async fn is_sent_away(stream: &mut TcpStream) {
+    let ended = tokio::time::timeout(Duration::from_secs(20), stream.read(&mut [0; 9])).await;
+    assert!(matches!(ended.expect("it is sent away"), Ok(0) | Err(_)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_does_not_speak_is_sent_away_and_takes_nobodys_place() {
+    let broker = Arc::new(SyntheticBroker::new(1, 0, "a@127.0.0.1"));
+    let agent = serve_with(broker, |config| config.max_connections = 4.try_into().unwrap()).await;
+    let mut silent = Vec::new();
+    for _ in 0..300 {
+        silent.push(TcpStream::connect(agent.address).await.unwrap());
+    }
+    let mut half = TcpStream::connect(agent.address).await.unwrap();
+    half.write_all(&HELLO[..10]).await.unwrap();
+    let mut other = TcpStream::connect(agent.address).await.unwrap();
+    other.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    let mut slow = TcpStream::connect(agent.address).await.unwrap();
+    for piece in HELLO.chunks(7) {
+        slow.write_all(piece).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(slow.read(&mut [0; 9]).await.unwrap() > 0, "who speaks in pieces is listened to");
+    for stream in silent.iter_mut().chain([&mut half, &mut other]) {
+        is_sent_away(stream).await;
+    }
+    assert_eq!(agent.health("").await, ServingStatus::Serving);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_connections_stay_than_are_configured_and_of_one_address_half() {
+    let broker = Arc::new(SyntheticBroker::new(1, 0, "a@127.0.0.1"));
+    let agent = serve_with(broker, |config| config.max_connections = 4.try_into().unwrap()).await;
+    // The test's own channel is one of 127.0.0.1.
+    assert_eq!(agent.health("").await, ServingStatus::Serving);
+    let mut second = connect_from([127, 0, 0, 1], agent.address).await;
+    assert!(is_let_in(&mut second).await);
+    assert!(!is_let_in(&mut connect_from([127, 0, 0, 1], agent.address).await).await, "more than half");
+    let mut others = Vec::new();
+    for last in [2, 3] {
+        let mut other = connect_from([127, 0, 0, last], agent.address).await;
+        assert!(is_let_in(&mut other).await, "127.0.0.{last}");
+        others.push(other);
+    }
+    assert!(!is_let_in(&mut connect_from([127, 0, 0, 4], agent.address).await).await, "more than all");
+    others.pop();
+    until("the place of one that left", async || {
+        is_let_in(&mut connect_from([127, 0, 0, 4], agent.address).await).await
+    })
+    .await;
+    assert_eq!(agent.health("").await, ServingStatus::Serving);
 }

@@ -6,6 +6,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,9 +15,10 @@ use http::{HeaderMap, HeaderValue, Response};
 use prost::Message as _;
 use rollcall_proto::v1;
 use rollcall_tests::asker::SLACK;
+use rollcall_tests::mqtt::{self, Client, Connect};
 use rollcall_tests::rows;
-use rollcall_tests::sandbox::{Agent, Gateway};
-use rollcall_tests::wait::eventually;
+use rollcall_tests::sandbox::{Agent, Cluster, Gateway};
+use rollcall_tests::wait::{eventually, pause};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
@@ -442,7 +444,7 @@ fn what_is_no_http2_is_named_and_never_waited_for_beyond_the_deadline() {
         ("a byte at a time", |mut stream| {
             for byte in [0, 0, 0, 4, 0, 0, 0, 0, 0].repeat(100) {
                 stream.write_all(&[byte])?;
-                rollcall_tests::wait::pause(Duration::from_millis(300));
+                pause(Duration::from_millis(300));
             }
             Ok(())
         }),
@@ -622,4 +624,101 @@ fn an_agent_bears_floods_bombs_and_garbage_and_answers_its_gateway_meanwhile() {
         now => Err(format!("{descriptors} before, {now} now")),
     });
     assert!(!agent.process.log().contains("panicked"));
+}
+
+/// A connection from another address than everybody else's here.
+fn from_elsewhere(to: SocketAddr) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(to).await.unwrap().into_std().unwrap()
+    })
+}
+
+/// Whether the other side has closed it. What it has sent is read.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    match stream.read(&mut [0; 1024]) {
+        Ok(length) => length == 0,
+        Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
+    }
+}
+
+#[test]
+fn whoever_holds_an_agents_connections_open_starves_neither_its_broker_nor_its_gateways() {
+    /// What many systems let a process have.
+    const DESCRIPTORS: u64 = 1024;
+    const SILENT: usize = 1500;
+    const SPEAKING: usize = 600;
+    let cluster = Cluster::with(
+        vec![Agent::embedded("a@127.0.0.1")],
+        &["--export-node-timeout", "2s", "--log-filter", "warn"],
+    );
+    let (agent, mqtt) = (&cluster.agents[0].process, cluster.agents[0].mqtt());
+    let mut there = Client::connect(mqtt, &Connect::new(5, "there"));
+    cluster.gateway.row("there");
+    agent.limit_descriptors(DESCRIPTORS);
+    let (address, over, begun) = (agent.address, AtomicBool::new(false), Instant::now());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let open = |from: fn(SocketAddr) -> TcpStream| {
+                let stream = from(address);
+                stream.set_nonblocking(true).unwrap();
+                stream
+            };
+            let silent = || open(|to| TcpStream::connect(to).unwrap());
+            // They speak HTTP/2, and then no more.
+            let speaking = || {
+                let mut stream = open(from_elsewhere);
+                let _ = stream.write_all(frames::PREFACE);
+                stream
+            };
+            let mut silents: Vec<TcpStream> = Vec::new();
+            let mut speakers: Vec<TcpStream> = Vec::new();
+            // Whoever is sent away comes again.
+            while !over.load(Ordering::Relaxed) {
+                silents.retain_mut(|stream| !is_closed(stream));
+                speakers.retain_mut(|stream| !is_closed(stream));
+                for _ in 0..100 {
+                    if silents.len() < SILENT {
+                        silents.push(silent());
+                    }
+                    if speakers.len() < SPEAKING {
+                        speakers.push(speaking());
+                    }
+                }
+                pause(Duration::from_millis(50));
+            }
+        });
+        let mut most = 0;
+        let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..16 {
+                pause(Duration::from_millis(500));
+                most = most.max(agent.descriptors());
+                there.ping();
+                let id = format!("new-{round}");
+                let new = eventually("a new MQTT client", || {
+                    Client::over(mqtt::dial(mqtt), &Connect::new(5, &id)).map_err(|error| error.to_string())
+                });
+                cluster.gateway.row(&id);
+                drop(new);
+                // It needs a connection of its own.
+                eventually("an export", || {
+                    let export = cluster.gateway.get("/client_export");
+                    let text = String::from_utf8_lossy(&export.body).into_owned();
+                    if text.ends_with("\"failed\":[]}}}\n") { Ok(()) } else { Err(text) }
+                });
+            }
+        }));
+        over.store(true, Ordering::Relaxed);
+        if let Err(panic) = served {
+            std::panic::resume_unwind(panic);
+        }
+        println!("{most} descriptors at the most");
+        assert!(most < DESCRIPTORS - 200, "{most} of {DESCRIPTORS} descriptors");
+    });
+    let told = agent.log().lines().filter(|line| line.contains("too many are open")).count();
+    let most = begun.elapsed().as_secs() as usize / 5 + 1;
+    assert!((1..=most).contains(&told), "{told} lines of connections that were closed");
+    assert!(!agent.log().contains("cannot accept connections"));
 }

@@ -166,6 +166,15 @@ pub struct Args {
     /// Calls in flight at the most; more are refused as overloaded [default: 256]
     #[arg(long, value_name = "N", env = "ROLLCALL_AGENT_MAX_CALLS", value_parser = positive, help_heading = "Limits")]
     pub max_calls: Option<NonZeroU32>,
+    /// Connections at the most, of one address half of them; one more is closed [default: 512]
+    #[arg(
+        long,
+        value_name = "N",
+        env = "ROLLCALL_AGENT_MAX_CONNECTIONS",
+        value_parser = positive,
+        help_heading = "Limits"
+    )]
+    pub max_connections: Option<NonZeroU32>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT", env = "ROLLCALL_AGENT_LOG_FORMAT", help_heading = "Logging")]
     pub log_format: Option<LogFormat>,

@@ -19,8 +19,18 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = self.broker.kind();
         // Taken apart by name, so that no setting is forgotten here.
-        let Self { node_name, listen, broker, tls, token_file, insecure, drain_timeout, max_calls, log } =
-            self;
+        let Self {
+            node_name,
+            listen,
+            broker,
+            tls,
+            token_file,
+            insecure,
+            drain_timeout,
+            max_calls,
+            max_connections,
+            log,
+        } = self;
         writeln!(f, "node_name = {}", text(node_name))?;
         writeln!(f, "listen = \"{listen}\"")?;
         writeln!(f, "insecure = {insecure}")?;
@@ -32,6 +42,7 @@ impl fmt::Display for Config {
         }
         writeln!(f, "drain_timeout_secs = {}", drain_timeout.as_secs())?;
         writeln!(f, "max_calls = {max_calls}")?;
+        writeln!(f, "max_connections = {max_connections}")?;
         writeln!(f, "\n[log]\nformat = \"{}\"\nfilter = {}", log.format, text(&log.filter))?;
         if let Some(tls) = tls {
             writeln!(f, "\n[tls]\ncert = {}\nkey = {}", path(&tls.cert), path(&tls.key))?;
