@@ -71,6 +71,11 @@ impl ScriptedBroker {
         }
     }
 
+    fn note_unconfirmed(&self, session: &SessionRef, reason: &'static str) {
+        let unconfirmed = &mut self.world.lock().kicks.unconfirmed;
+        unconfirmed.push((now(), session.clientid.clone(), reason));
+    }
+
     /// Ends a session; its client may come back.
     fn carry_out(&self, uid: u32) -> Kick {
         let mut state = self.world.lock();
@@ -157,10 +162,14 @@ impl Broker for ScriptedBroker {
         let wait = Duration::from_millis(wait);
         match way {
             // Refused, and nothing done.
-            0 => Err(BrokerError::Refused("not now".to_owned())),
+            0 => {
+                self.note_unconfirmed(session, "protocol");
+                Err(BrokerError::Refused("not now".to_owned()))
+            }
             // Not done in time, but done in the end.
             1 => {
                 let _ = self.carry_out(uid);
+                self.note_unconfirmed(session, "timeout");
                 Err(BrokerError::Late("it takes its time".to_owned()))
             }
             // Done at once, said later.

@@ -1,12 +1,13 @@
 //! What every answer must be, given what is so.
 //!
 //! A list is compared with the truth of the time from request to answer: who was there all that time on a node that
-//! answered must be shown, who was not there at any moment of it must not. Nodes that the answer names as failed, and
+//! answered must be shown, who was not there at any moment of it must not. A node is named as failed only if it has a cause. Nodes that the answer names as failed, and
 //! addresses behind which an agent came or went meanwhile, owe nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
+use rollcall_tests::http::encode;
 use serde_json::Value;
 
 use crate::broker::figure;
@@ -479,6 +480,40 @@ pub(crate) fn csv(state: &State, answered: &Answered, selection: &Selection, wro
     }
     if (0..state.truth.occupants.len()).any(|slot| state.truth.is_empty(slot, answered.window)) {
         wrong.push("a CSV that looks whole though a node was down".to_owned());
+    }
+}
+
+/// A time in which every node answers, if nothing is wrong with it.
+const ENOUGH_MS: u64 = 1_000;
+
+/// Nobody is named without a reason: a node is called a liar only where names are in disorder, and where no fault is
+/// planned only the time may have been too short.
+pub(crate) fn blame(state: &State, answered: &Answered, wrong: &mut Wrong) {
+    let Some(answer) = &answered.answer else { return };
+    let text = String::from_utf8_lossy(&answer.body);
+    // Of an export it is the last line that names nodes.
+    let line = text.lines().last().unwrap_or_default();
+    let body = serde_json::from_str::<Value>(line).unwrap_or_else(|_| answer.json());
+    let is_short = answered.asked.timeout_ms.is_some_and(|timeout| timeout < ENOUGH_MS);
+    for failed in body["meta"]["nodes"]["failed"].as_array().into_iter().flatten() {
+        let reason = failed["reason"].as_str();
+        // A broker that does not do as it is told fails the kick, by the same words.
+        let is_unconfirmed = state.kicks.unconfirmed.iter().any(|(at, clientid, expected)| {
+            let Window { from, to } = answered.window;
+            let is_kick = answered.asked.method == "DELETE"
+                && answered.asked.target == format!("/clients/{}", encode(clientid));
+            is_kick && (from..=to).contains(at) && reason == Some(expected)
+        });
+        let is_excused = match reason {
+            _ if is_unconfirmed => true,
+            Some("protocol") => state.excuses.names,
+            Some("timeout") => state.excuses.any || is_short,
+            Some("unreachable" | "overloaded" | "draining") => state.excuses.any,
+            _ => false,
+        };
+        if !is_excused {
+            wrong.push(format!("a node is named that did nothing wrong: {failed}"));
+        }
     }
 }
 

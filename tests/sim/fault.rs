@@ -6,6 +6,8 @@
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
+use crate::world::Excuses;
+
 /// Between a gateway and an agent's host.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
@@ -64,6 +66,12 @@ pub(crate) fn plan(rng: &mut StdRng, gateways: usize, slots: usize, from: u64, t
         .collect();
     planned.sort_by_key(|planned| planned.from);
     planned
+}
+
+/// What nodes may be named for while these go on.
+pub(crate) fn excuses(planned: &[Planned]) -> Excuses {
+    let is_of_names = |planned: &Planned| matches!(planned.fault, Fault::Swap(..) | Fault::SameName(..));
+    Excuses { any: !planned.is_empty(), names: planned.iter().any(is_of_names) }
 }
 
 fn fault(rng: &mut StdRng, gateways: usize, slots: usize) -> Fault {

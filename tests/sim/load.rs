@@ -61,6 +61,7 @@ impl Client {
     fn check<T>(&self, answered: &Answered, check: impl FnOnce(&mut State, &mut Vec<String>) -> T) -> T {
         let mut wrong = Vec::new();
         let outcome = check(&mut self.world.lock(), &mut wrong);
+        check::blame(&self.world.lock(), answered, &mut wrong);
         for wrong in wrong {
             let Asked { method, target, gateway, .. } = &answered.asked;
             let Window { from, to } = answered.window;

@@ -72,6 +72,7 @@ pub(crate) fn run(seed: u64, show_log: bool) -> Outcome {
     churn.populate(&mut truth, shape.clients);
     let world = Arc::new(World::new(truth, StdRng::seed_from_u64(rng.random()), shape.gateways, show_log));
     world.lock().log(0, format!("{shape:?}"));
+    world.lock().excuses = fault::excuses(&planned);
     for (slot, assigned) in world.assigned.iter().enumerate() {
         assigned.send_replace(Some(own(slot)));
     }

@@ -30,6 +30,8 @@ pub(crate) struct State {
     /// What brokers leave to chance.
     pub(crate) rng: StdRng,
     pub(crate) kicks: Kicks,
+    /// What goes wrong in this seed.
+    pub(crate) excuses: Excuses,
     /// How long each broker takes for what it is asked, milliseconds.
     pub(crate) slow: Vec<u64>,
     /// Clients that come back after a kick: when, where, who.
@@ -58,12 +60,23 @@ impl GatewayState {
     }
 }
 
+/// What a node may be named for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Excuses {
+    /// Some fault is planned.
+    pub(crate) any: bool,
+    /// Addresses change hands, or two have one name, so that an honest node may look like none.
+    pub(crate) names: bool,
+}
+
 /// Kicks asked for and carried out.
 #[derive(Debug, Default)]
 pub(crate) struct Kicks {
     pub(crate) asked: Vec<AskedKick>,
     /// When which session was ended by one.
     pub(crate) done: Vec<(u64, u32)>,
+    /// When a broker did not confirm one, of which client, and the reason its node is then named for.
+    pub(crate) unconfirmed: Vec<(u64, String, &'static str)>,
     /// Sessions that a confirmed kick has ended, and when that was known.
     pub(crate) confirmed: BTreeMap<u32, u64>,
 }
@@ -84,6 +97,7 @@ impl World {
             truth,
             rng,
             kicks: Kicks::default(),
+            excuses: Excuses::default(),
             slow,
             returning: Vec::new(),
             gateways: vec![GatewayState::default(); gateways],
