@@ -170,13 +170,15 @@ pub struct Survey {
     pub selection: Selection,
     ranks: Range<u64>,
     fences: u32,
+    /// Whether the clients it looks at are to be kept, if they are those at present.
+    keeps: bool,
 }
 
 impl TryFrom<SurveyRequest> for Survey {
     type Error = QueryError;
 
     fn try_from(request: SurveyRequest) -> Result<Self, QueryError> {
-        let SurveyRequest { filter, order, snapshot, start, end, fences, after } = request;
+        let SurveyRequest { filter, order, snapshot, start, end, fences, after, without_snapshot } = request;
         if fences == 0 || fences > MAX_FENCES {
             return Err(QueryError::Fences(fences));
         }
@@ -184,7 +186,7 @@ impl TryFrom<SurveyRequest> for Survey {
             return Err(QueryError::Range { start, end });
         }
         let selection = Selection::new(filter, order, snapshot, after)?;
-        Ok(Self { selection, ranks: start..end, fences })
+        Ok(Self { selection, ranks: start..end, fences, keeps: !without_snapshot })
     }
 }
 
@@ -316,14 +318,22 @@ impl Queries {
             return self.view(selection, stop).map(Listing::Indexed);
         }
         let mut snapshots = self.lock();
-        expire(&mut snapshots, now);
-        let gone = QueryError::SnapshotGone(selection.snapshot);
-        let snapshot = snapshots.get_mut(&selection.snapshot).ok_or(gone)?;
-        if (&snapshot.filter, snapshot.order) != (selection.matcher.filter(), selection.order) {
-            return Err(QueryError::OtherSnapshot(selection.snapshot));
-        }
-        snapshot.used = now;
-        Ok(snapshot.listing.clone())
+        let expired = expire(&mut snapshots, now);
+        let found = match snapshots.get_mut(&selection.snapshot) {
+            None => Err(QueryError::SnapshotGone(selection.snapshot)),
+            Some(snapshot)
+                if (&snapshot.filter, snapshot.order) != (selection.matcher.filter(), selection.order) =>
+            {
+                Err(QueryError::OtherSnapshot(selection.snapshot))
+            }
+            Some(snapshot) => {
+                snapshot.used = now;
+                Ok(snapshot.listing.clone())
+            }
+        };
+        drop(snapshots);
+        drop(expired);
+        found
     }
 
     /// The clients at present that a question is about, in an order the index knows.
@@ -344,7 +354,7 @@ impl Queries {
         let fences = listing.fences(survey.ranks.start.max(first)..survey.ranks.end, survey.fences);
         let count = listing.count();
         let snapshot = match survey.selection.snapshot {
-            0 => self.keep(&survey.selection, listing, now),
+            0 if survey.keeps => self.keep(&survey.selection, listing, now),
             known => known,
         };
         SurveyResponse { identity: None, snapshot, count, fences, first }
@@ -378,9 +388,8 @@ impl Queries {
 
     /// Drops the snapshots and the kept sorts whose time is over, and the snapshots that changes have made too large.
     pub fn expire(&self, now: Instant) {
-        let mut too_large = Vec::new();
         let mut snapshots = self.lock();
-        expire(&mut snapshots, now);
+        let mut too_large = expire(&mut snapshots, now);
         while snapshots.len() > 1
             && let Some(snapshot) = self.too_large(&snapshots, 0)
         {
@@ -404,8 +413,7 @@ impl Queries {
 
     fn keep(&self, selection: &Selection, listing: Listing, now: Instant) -> u64 {
         let mut snapshots = self.lock();
-        expire(&mut snapshots, now);
-        let mut dropped = Vec::new();
+        let mut dropped = expire(&mut snapshots, now);
         while let Some(next) = match snapshots.len() {
             MOST_SNAPSHOTS.. => used_longest_ago(&snapshots),
             _ => self.too_large(&snapshots, listing.bytes() as u64),
@@ -432,8 +440,11 @@ fn used_longest_ago(snapshots: &HashMap<u64, Snapshot>) -> Option<u64> {
     snapshots.iter().min_by_key(|(_, snapshot)| snapshot.used).map(|(&id, _)| id)
 }
 
-fn expire(snapshots: &mut HashMap<u64, Snapshot>, now: Instant) {
-    snapshots.retain(|_, snapshot| now.saturating_duration_since(snapshot.used) <= KEPT);
+/// Takes out those that nobody has used for long. Whoever calls drops them when the lock is given back, which waits for
+/// nobody then.
+fn expire(snapshots: &mut HashMap<u64, Snapshot>, now: Instant) -> Vec<Snapshot> {
+    let expired = snapshots.extract_if(|_, snapshot| now.saturating_duration_since(snapshot.used) > KEPT);
+    expired.map(|(_, snapshot)| snapshot).collect()
 }
 
 #[cfg(test)]
@@ -562,11 +573,17 @@ mod tests {
         let mut queries = queries(5_000);
         queries.most_bytes = 1 << 20;
         let start = Instant::now();
+        let mut first = None;
         let ids: Vec<u64> = (0..MOST_SNAPSHOTS as u32)
             .map(|round| {
                 // The first one stays in use, which does not help it: it holds most.
                 let now = start + Duration::from_millis(round.into());
-                survey_beside_changes(&queries, Filter::default(), round, now)
+                if let Some(first) = first.filter(|id| queries.lock().contains_key(id)) {
+                    assert!(survey(&queries, everything(first), now).is_ok());
+                }
+                let taken = survey_beside_changes(&queries, Filter::default(), round, now);
+                first.get_or_insert(taken);
+                taken
             })
             .collect();
         let kept = |queries: &Queries| -> Vec<bool> {

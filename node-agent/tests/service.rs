@@ -257,8 +257,11 @@ async fn a_survey_and_the_lists_of_its_snapshot_see_one_state() {
         fences: 8,
         ..Default::default()
     };
+    let unkept = SurveyRequest { without_snapshot: true, ..survey.clone() };
+    let unkept = agent.client.clone().survey(unkept).await.unwrap().into_inner();
     let answer = agent.client.clone().survey(survey).await.unwrap().into_inner();
     assert_eq!((answer.count, answer.fences.len()), (9_999, 8));
+    assert_eq!((unkept.count, unkept.fences.len(), unkept.snapshot), (9_999, 8, 0));
     assert_ne!(answer.snapshot, 0);
     let key = answer.fences[3].key.clone().unwrap();
     assert_eq!(key.node, NODE);

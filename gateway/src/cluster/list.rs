@@ -90,7 +90,10 @@ enum Restart {
     /// Without these nodes.
     Without(Failures),
     /// With new snapshots.
-    SnapshotGone,
+    SnapshotGone {
+        /// Rows that have come all the same.
+        shipped: u64,
+    },
 }
 
 pub(super) async fn list(
@@ -137,7 +140,10 @@ pub(super) async fn list(
                 return Ok(ListAnswer { rows, count, next, consistent, completeness });
             }
             Ok(page) => page.failures,
-            Err(Restart::SnapshotGone) => continue,
+            Err(Restart::SnapshotGone { shipped }) => {
+                in_vain = Some(in_vain.unwrap_or(0) + shipped);
+                continue;
+            }
             Err(Restart::Without(failures)) => {
                 tries = tries.saturating_sub(1); // not the snapshots' fault
                 failures

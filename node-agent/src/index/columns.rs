@@ -23,6 +23,8 @@ const PAGE: usize = 64;
 pub(super) struct Columns {
     pages: Arc<Vec<Arc<Page>>>,
     origins: Origins,
+    /// The same for all states of the same rows; others once a resync has built them anew.
+    born: Arc<()>,
 }
 
 type Page = Vec<Arc<Segment>>;
@@ -37,6 +39,11 @@ impl Columns {
     /// Every segment; the slots of the n-th begin at n times [`SEGMENT`].
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.pages.iter().flat_map(|page| page.iter()).map(AsRef::as_ref)
+    }
+
+    /// Whether these are the same rows at another time, and not such as a resync has built anew.
+    pub(super) fn is_state_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.born, &other.born)
     }
 
     pub(super) fn segment_count(&self) -> usize {

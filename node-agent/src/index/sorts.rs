@@ -143,8 +143,11 @@ pub(super) fn catch_up(
     to: &Columns,
     most_segments: usize,
 ) -> bool {
+    if !to.is_state_of(from) {
+        return false;
+    }
     let changed: Vec<usize> = to.changed_since(from).take(most_segments + 1).collect();
-    if changed.len() > most_segments || to.segment_count() < from.segment_count() {
+    if changed.len() > most_segments {
         return false;
     }
     let differs = |slot: &u32| match (from.get(*slot), to.get(*slot)) {

@@ -99,7 +99,8 @@ pub(super) async fn page(
                 });
                 let until = task.cluster.share(task.deadline, 3, 4);
                 let (answers, failures) = fetch(task, None, asked.collect(), true, until).await;
-                refuse(failures, live)?;
+                let shipped = answers.iter().map(|answer| answer.body.rows.len() as u64).sum();
+                refuse(failures, live, shipped)?;
                 let rows = row_lists(answers);
                 let merged = merge::in_order(query.order, rows.iter());
                 let place_of = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX).min(merged.len());
@@ -140,6 +141,7 @@ async fn survey(
             fences: selection.fences(),
             // From the second wave on the ranges are behind the key already.
             after: place.after.clone().filter(|_| selection.waves() == 0),
+            without_snapshot: selection.is_over_changing_nodes(),
         };
         async move {
             call::read_by(until, cluster.retry_budget(), || async {
@@ -157,7 +159,7 @@ async fn survey(
         }
     })
     .await;
-    refuse(failures, selection.is_over_changing_nodes())?;
+    refuse(failures, selection.is_over_changing_nodes(), 0)?;
     let mut wave = vec![None; nodes.len()];
     for answer in answers {
         if let Some(index) = nodes.iter().position(|node| Arc::ptr_eq(node, &answer.node)) {
@@ -177,12 +179,12 @@ fn surveyed<'a>(query: &ListQuery, answer: &'a v1::SurveyResponse) -> Surveyed<'
     Surveyed { count: answer.count, first: answer.first, fences }
 }
 
-/// A selection goes on only while every node answers.
-fn refuse(failures: Failures, live: bool) -> Result<(), Restart> {
+/// A selection goes on only while every node answers. Those that did have shipped so many rows.
+fn refuse(failures: Failures, live: bool, shipped: u64) -> Result<(), Restart> {
     let (gone, failed): (Failures, Failures) =
         failures.into_iter().partition(|(_, error)| error.failed_precondition && !live);
     if !failed.is_empty() {
         return Err(Restart::Without(failed));
     }
-    if gone.is_empty() { Ok(()) } else { Err(Restart::SnapshotGone) }
+    if gone.is_empty() { Ok(()) } else { Err(Restart::SnapshotGone { shipped }) }
 }
