@@ -3,7 +3,8 @@
 //! One JSON object a line, in a file of its own or, without one, in the log under the target
 //! [`TARGET`]. A kick has two lines: `asked` before anything is done, and one with its outcome. A kick whose first line
 //! cannot be written is not carried out, so that a full disk or a lost mount hides nothing; if the second cannot be
-//! written the log says so. A kick that was refused has one line. A request that is dropped midway is on record as
+//! written the log says so. A kick that was refused has one line; of those that come from an address that guesses keys, one
+//! line a second, which counts the others. A request that is dropped midway is on record as
 //! `unknown`. A bulk kick has two lines of its own, the first with its body, and between them two for each client, like
 //! any kick, under the request's id. No line holds a secret.
 //!
@@ -13,11 +14,13 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
 use crate::http::Json;
 
@@ -98,10 +101,25 @@ pub(crate) struct Record {
     pub(crate) message: Option<String>,
 }
 
+/// How long a record may take to be written. A kick whose first line takes longer is not carried out; its lines are
+/// written all the same when the disk comes round.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
+
+/// Records that may wait for the disk. Beyond them kicks are not recorded, and so not carried out.
+const MOST_WAITING: usize = 1_024;
+
 /// Where records go. Clones are the same place.
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
-    file: Option<Arc<Mutex<AuditFile>>>,
+    /// To the one thread that writes the file: a disk that hangs holds up that thread and no other.
+    lines: Option<mpsc::Sender<Line>>,
+}
+
+/// A record on its way to the file; without text it asks only to be told when those before it are written.
+#[derive(Debug)]
+struct Line {
+    text: Option<String>,
+    written: oneshot::Sender<io::Result<()>>,
 }
 
 #[derive(Debug)]
@@ -118,32 +136,62 @@ impl Audit {
     /// # Errors
     /// The file cannot be opened.
     pub fn to_file(path: &Path) -> io::Result<Self> {
-        let file = AuditFile { path: path.to_owned(), file: open(path)?, torn: false };
-        Ok(Self { file: Some(Arc::new(Mutex::new(file))) })
+        let mut file = AuditFile::open(path)?;
+        let (lines, mut waiting) = mpsc::channel::<Line>(MOST_WAITING);
+        let write = move || {
+            while let Some(Line { text, written }) = waiting.blocking_recv() {
+                let outcome = text.map_or(Ok(()), |text| file.append(text));
+                // Whoever waited may have given up.
+                let _ = written.send(outcome);
+            }
+        };
+        // Not waited for at the end: `flush` is, for as long as it may take.
+        std::thread::Builder::new().name("audit".to_owned()).spawn(write)?;
+        Ok(Self { lines: Some(lines) })
     }
 
     /// Puts a record in place.
     ///
     /// # Errors
-    /// The file takes no more.
+    /// The file takes no more. `TimedOut`: it has not taken this one yet, and may still do.
     pub(crate) async fn put(&self, record: &Record) -> io::Result<()> {
         let line = serde_json::to_string(record)?;
-        let Some(file) = self.file.clone() else {
+        let Some(lines) = &self.lines else {
             tracing::info!(target: TARGET, record = line, "audit");
             return Ok(());
         };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a record is written whoever waits for it; it is one short line"
-        )]
-        let written = tokio::task::spawn_blocking(move || {
-            file.lock().unwrap_or_else(PoisonError::into_inner).append(line)
-        });
-        written.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        let (written, is_written) = oneshot::channel();
+        let full = |_| io::Error::new(io::ErrorKind::QuotaExceeded, "too many records wait for the disk");
+        lines.try_send(Line { text: Some(line), written }).map_err(full)?;
+        let ended = |_| io::Error::other("the audit log's thread has ended");
+        match timeout(WRITTEN_WITHIN, is_written).await {
+            Ok(outcome) => outcome.map_err(ended)?,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk takes its time")),
+        }
+    }
+
+    /// Waits until what was put so far is written, though not for long.
+    pub(crate) async fn flush(&self) {
+        let Some(lines) = &self.lines else { return };
+        let (written, is_written) = oneshot::channel();
+        let flushed = async {
+            if lines.send(Line { text: None, written }).await.is_ok() {
+                let _ = is_written.await;
+            }
+        };
+        if timeout(WRITTEN_WITHIN, flushed).await.is_err() {
+            tracing::error!("records still wait for the disk at the end, and are lost");
+        }
     }
 }
 
 impl AuditFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+        let torn = lacks_end(&file)?;
+        Ok(Self { path: path.to_owned(), file, torn })
+    }
+
     fn append(&mut self, mut line: String) -> io::Result<()> {
         self.follow_path()?;
         line.push('\n');
@@ -166,19 +214,27 @@ impl AuditFile {
             Err(error) => return Err(error),
         };
         if !is_same {
-            self.file = open(&self.path)?;
-            self.torn = false;
+            *self = Self::open(&self.path)?;
         }
         Ok(())
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)
+/// Whether a file ends in the middle of a line, as one does on which the disk was full or the power was lost.
+fn lacks_end(file: &File) -> io::Result<bool> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.read_exact_at(&mut last, metadata.len() - 1)?;
+    Ok(last != [b'\n'])
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
 
     fn record(clientid: &str) -> Record {
@@ -218,12 +274,47 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let audit = Audit::to_file(&path).unwrap();
+        audit.put(&record("first")).await.unwrap();
+        // As a full disk leaves it, and the next start finds it.
         std::fs::write(&path, r#"{"time":"#).unwrap();
-        audit.file.as_ref().unwrap().lock().unwrap().torn = true;
+        let audit = Audit::to_file(&path).unwrap();
         audit.put(&record("whole")).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
-        assert_eq!(last["clientid"], "whole");
+        assert_eq!((text.lines().count(), &last["clientid"]), (2, &"whole".into()));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_up_nobody_for_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        // A pipe that nobody reads takes some hundred lines, and then none.
+        let audit = Audit::to_file(&path).unwrap();
+        let begun = std::time::Instant::now();
+        let line = record("c");
+        let puts = (0..3_000).map(|_| audit.put(&line));
+        let kinds: Vec<_> = futures::future::join_all(puts)
+            .await
+            .into_iter()
+            .map(|outcome| outcome.map_err(|error| error.kind()))
+            .collect();
+        for expected in [Ok(()), Err(io::ErrorKind::TimedOut), Err(io::ErrorKind::QuotaExceeded)] {
+            assert!(kinds.contains(&expected), "{expected:?} is not among them");
+        }
+        audit.flush().await;
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        // It comes round: what waited is written, in order.
+        let pipe = File::open(&path).unwrap();
+        let reading = std::thread::spawn(move || {
+            let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+            lines.take_while(|line| !line.contains("\"last\"")).count()
+        });
+        audit.flush().await;
+        audit.put(&record("last")).await.unwrap();
+        let written = kinds.iter().filter(|kind| **kind != Err(io::ErrorKind::QuotaExceeded)).count();
+        assert_eq!(reading.join().unwrap(), written);
     }
 
     #[tokio::test]

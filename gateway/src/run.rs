@@ -53,6 +53,7 @@ pub struct Gateway {
     config: Config,
     app: Router,
     drain: Drain,
+    audit: Audit,
 }
 
 impl Gateway {
@@ -79,9 +80,9 @@ impl Gateway {
         let base_path = config.base_path.as_str().to_owned();
         let keys = Arc::clone(&config.keys);
         let (timeout, limits) = (config.request_timeout, config.limits);
-        let api = Api::new(cluster, keys, audit, base_path, timeout, limits, drain.clone());
+        let api = Api::new(cluster, keys, audit.clone(), base_path, timeout, limits, drain.clone());
         let app = http::router(api, drain.clone());
-        Ok(Self { config, app, drain })
+        Ok(Self { config, app, drain, audit })
     }
 
     /// Answers requests on `listener` until `shutdown` is ready; then says that it is not ready, waits for the drain
@@ -96,7 +97,7 @@ impl Gateway {
         incoming: impl Stream<Item = (BoxedStream, SocketAddr)>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let Self { config, app, drain } = self;
+        let Self { config, app, drain, audit } = self;
         tracing::info!(nodes = config.cluster.nodes.len(), base_path = config.base_path.as_str(), "serving");
         let shutdown = async {
             shutdown.await;
@@ -120,6 +121,7 @@ impl Gateway {
         if last.await.is_err() {
             tracing::warn!("kicks were still under way at the end");
         }
+        audit.flush().await;
         tracing::info!("stopped");
     }
 }

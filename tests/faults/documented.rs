@@ -33,6 +33,9 @@ fn every_test_that_the_document_names_exists_and_no_test_of_faults_is_left_out()
             "faults" | "acceptance" | "soak" => format!("tests/{folder}/{file}.rs"),
             "cluster" => format!("gateway/tests/cluster/{file}.rs"),
             "connections" => format!("gateway/tests/{file}.rs"),
+            "unit" if workspace().join(format!("gateway/src/{file}.rs")).exists() => {
+                format!("gateway/src/{file}.rs")
+            }
             "unit" => format!("gateway/src/http/{file}.rs"),
             other => panic!("docs/faults.md: {other} is none of the places it explains"),
         };

@@ -11,6 +11,7 @@ use rollcall_proto::v1::{self, kick_response::Outcome};
 use tokio::time::Instant;
 
 use super::call::{self, CallError};
+use super::fanout;
 use super::get::locate;
 use super::node::Node;
 use super::{Cluster, ClusterError, KickAnswer, Scope};
@@ -48,8 +49,12 @@ pub(super) async fn kick(
         let until = cluster.share(deadline, 1, 2);
         let (answers, asked) = match locate(cluster, &message, scope, &nodes, until).await {
             Ok(located) => located,
-            // What was done in the first round is done, whatever the second finds out.
-            Err(_) if completeness.is_some() && !kicked_on.is_empty() => break,
+            // What was done in the first round is done; whether the client is elsewhere nobody says any more.
+            Err(ClusterError::NobodyAnswered { failed }) if !kicked_on.is_empty() => {
+                completeness = Some(fanout::completeness(nodes.len(), failed));
+                still_there = false;
+                break;
+            }
             Err(error) => return Err(error),
         };
         completeness = Some(asked);
@@ -84,10 +89,10 @@ pub(super) async fn kick(
     }
     let completeness = completeness.unwrap_or_default();
     let clientid = clientid.to_owned();
-    if !kicked_on.is_empty() {
+    if still_there {
+        Err(ClusterError::Moved { clientid, kicked_on })
+    } else if !kicked_on.is_empty() {
         Ok(KickAnswer { kicked_on, completeness })
-    } else if still_there {
-        Err(ClusterError::Moved { clientid })
     } else if completeness.is_whole() {
         Err(ClusterError::NotFound { clientid })
     } else {

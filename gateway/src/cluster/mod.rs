@@ -239,11 +239,16 @@ pub enum ClusterError {
         /// As asked for.
         clientid: String,
     },
-    /// The client took up a new session each time between being found and being kicked, so it was not kicked.
-    #[error("client {clientid:?} kept moving while it was being kicked and may still be connected")]
+    /// The client took up a new session each time between being found and being kicked, so that one was not kicked.
+    #[error(
+        "client {clientid:?} kept moving while it was being kicked and may still be connected{}",
+        kicked_elsewhere(kicked_on)
+    )]
     Moved {
         /// As asked for.
         clientid: String,
+        /// Nodes that had the client too and have it no more, sorted.
+        kicked_on: Vec<String>,
     },
     /// A node failed after it had sent some of its clients, so that it is not known who matches.
     #[error("a node failed while the clients were read: {}", in_words(failed))]
@@ -272,6 +277,7 @@ impl ClusterError {
     pub fn may_have_kicked(&self) -> bool {
         match self {
             Self::OwnerFailed { owner, kicked_on, .. } => !is_refusal(owner.reason) || !kicked_on.is_empty(),
+            Self::Moved { kicked_on, .. } => !kicked_on.is_empty(),
             _ => false,
         }
     }
@@ -287,11 +293,14 @@ fn what_is_known(reason: Reason, kicked_on: &[String]) -> String {
     if !is_refusal(reason) {
         known.push_str("; it may have been carried out");
     }
-    if !kicked_on.is_empty() {
-        known.push_str("; the client was kicked on ");
-        known.push_str(&kicked_on.join(", "));
+    known + &kicked_elsewhere(kicked_on)
+}
+
+fn kicked_elsewhere(kicked_on: &[String]) -> String {
+    if kicked_on.is_empty() {
+        return String::new();
     }
-    known
+    format!("; the client was kicked on {}", kicked_on.join(", "))
 }
 
 /// The nodes and how to ask them. Cheap to clone; the background probes end with the last clone.

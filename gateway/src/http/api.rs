@@ -15,7 +15,7 @@ use super::auth::{self, Refused};
 use super::bulk::BulkKicks;
 use super::decode::Shown;
 use super::error::ApiError;
-use super::guesses::Guesses;
+use super::guesses::{Guesses, Reports};
 use super::kicks::Asked;
 use super::limits::Limits;
 use super::observe::{RemoteAddress, ShownKey};
@@ -42,6 +42,7 @@ pub(crate) struct Api {
     timeout: Duration,
     limits: Limits,
     guesses: Guesses,
+    reports: Reports,
     places: Places,
     /// One for each export in progress; they have none of the others.
     exports: Arc<Semaphore>,
@@ -63,7 +64,19 @@ impl Api {
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
         let bulk = BulkKicks::new(cluster.clone(), audit.clone(), drain, limits);
-        Self { cluster, keys, audit, base_path, timeout, limits, guesses, places, exports, bulk }
+        Self {
+            cluster,
+            keys,
+            audit,
+            base_path,
+            timeout,
+            limits,
+            guesses,
+            reports: Reports::default(),
+            places,
+            exports,
+            bulk,
+        }
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -166,9 +179,13 @@ async fn refuse(
     error: ApiError,
 ) -> Response {
     tracing::debug!(%error, key = key.map(|key| &*key.id), "request refused");
-    if let Some(asked) = kick {
+    let left_out = match &error {
+        ApiError::TooManyGuesses { .. } => api.reports.next(Instant::now()),
+        _ => Some(0),
+    };
+    if let Some((asked, left_out)) = kick.zip(left_out) {
         // A disk that hangs must not hold up the answer; the line is written whoever waits for it.
-        let _ = timeout(api.timeout, kicks::refused(&api.audit, parts, key, asked, &error)).await;
+        let _ = timeout(api.timeout, kicks::refused(&api.audit, parts, key, asked, &error, left_out)).await;
     }
     error.into_response()
 }

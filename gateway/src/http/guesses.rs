@@ -30,6 +30,27 @@ pub(super) struct Guesses {
     paid_off: Mutex<HashMap<u128, Instant>>,
 }
 
+/// Refused kicks of those who guess: each on record would let anybody fill the disk, and then no kick is carried out.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// When one was put on record last, and how many were not since.
+    last: Mutex<(Option<Instant>, u64)>,
+}
+
+impl Reports {
+    /// Whether this one is to be put on record, once a second: if so, how many were left out before it.
+    pub(super) fn next(&self, now: Instant) -> Option<u64> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, left_out) = &mut *last;
+        if at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL) {
+            *left_out += 1;
+            return None;
+        }
+        *at = Some(now);
+        Some(std::mem::take(left_out))
+    }
+}
+
 impl Guesses {
     pub(super) fn new(burst: u32) -> Self {
         Self { burst, paid_off: Mutex::default() }
@@ -76,6 +97,14 @@ fn block(address: IpAddr) -> u128 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_refused_kicks_is_a_line_a_second() {
+        let (reports, start) = (Reports::default(), Instant::now());
+        let told: Vec<_> =
+            (0..2_500).filter_map(|at| reports.next(start + Duration::from_millis(at))).collect();
+        assert_eq!(told, [0, 999, 999]);
+    }
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()

@@ -41,12 +41,24 @@ impl Asked {
 }
 
 /// Puts a kick on record that was refused before it was looked at any closer.
-pub(super) async fn refused(audit: &Audit, parts: &Parts, key: Option<&Key>, asked: Asked, error: &ApiError) {
+/// Others were left out before it.
+pub(super) async fn refused(
+    audit: &Audit,
+    parts: &Parts,
+    key: Option<&Key>,
+    asked: Asked,
+    error: &ApiError,
+    left_out: u64,
+) {
     let pending = match asked {
         Asked::One { node, clientid } => Pending::of(audit, parts, key, KICK).about(clientid, node),
         Asked::Bulk => Pending::of(audit, parts, key, BULK),
     };
-    pending.end(without_success(error)).await;
+    let mut ending = without_success(error);
+    if let Some(message) = ending.message.as_mut().filter(|_| left_out > 0) {
+        message.push_str(&format!("; {left_out} more before it are not on record"));
+    }
+    pending.end(ending).await;
 }
 
 /// Ends connection and session.
@@ -94,7 +106,9 @@ fn success(answer: &KickAnswer) -> Ending {
 /// The end of a kick that has no better answer than this.
 pub(super) fn without_success(error: &ApiError) -> Ending {
     let kicked_on = match error {
-        ApiError::Cluster(ClusterError::OwnerFailed { kicked_on, .. }) => kicked_on.clone(),
+        ApiError::Cluster(
+            ClusterError::OwnerFailed { kicked_on, .. } | ClusterError::Moved { kicked_on, .. },
+        ) => kicked_on.clone(),
         _ => Vec::new(),
     };
     Ending {

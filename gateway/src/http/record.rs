@@ -1,5 +1,7 @@
 //! A kick on its way into the record: a line before it is carried out, and one when it has ended.
 
+use std::io::ErrorKind;
+
 use http::request::Parts;
 
 use super::observe::{RemoteAddress, RequestId};
@@ -13,6 +15,8 @@ pub(super) struct Pending {
     audit: Audit,
     record: Record,
     begun: bool,
+    /// The first line is on its way, so that nothing is done yet.
+    beginning: bool,
     /// Nothing has been ended yet, and nothing is about to be.
     pub(super) harmless: bool,
 }
@@ -53,7 +57,7 @@ impl Pending {
             kicked_on: Vec::new(),
             message: None,
         };
-        Self { audit: audit.clone(), record, begun: false, harmless: false }
+        Self { audit: audit.clone(), record, begun: false, beginning: false, harmless: false }
     }
 
     /// Of one client, as far as it is known.
@@ -66,7 +70,7 @@ impl Pending {
     /// One kick of those that this request asks for.
     pub(super) fn one(&self, clientid: &str, node: Option<&str>) -> Self {
         let record = Record { action: KICK, ..self.record.clone() };
-        let one = Self { audit: self.audit.clone(), record, begun: false, harmless: false };
+        let one = Self { audit: self.audit.clone(), record, begun: false, beginning: false, harmless: false };
         one.about(Some(clientid.to_owned()), node.map(str::to_owned))
     }
 
@@ -75,13 +79,19 @@ impl Pending {
         self.record.request.as_deref()
     }
 
-    /// Writes the first line, with the body of a request that has one.
+    /// Writes the first line, with the body of a request that has one. If that takes too long, or whoever asked goes
+    /// away meanwhile, it may be written yet, and gets a last line too.
     pub(super) async fn begin(&mut self, body: Option<Json>) -> std::io::Result<()> {
         self.record.time = now();
         let record = Record { body, ..self.record.clone() };
-        self.audit.put(&record).await?;
-        self.begun = true;
-        Ok(())
+        (self.begun, self.beginning) = (true, true);
+        let outcome = self.audit.put(&record).await;
+        match &outcome {
+            Ok(()) => self.beginning = false,
+            Err(error) if error.kind() == ErrorKind::TimedOut => {}
+            Err(_) => self.begun = false,
+        }
+        outcome
     }
 
     /// Writes the last line.
@@ -100,9 +110,14 @@ pub(super) const KICK: &str = "kick";
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.begun {
-            let message =
-                Some("the deadline passed, or the client went away before the kick had ended".into());
-            let outcome = if self.harmless { Outcome::Failed } else { Outcome::Unknown };
+            let message = if self.beginning {
+                "not carried out, as it was not on record in time"
+            } else {
+                "the deadline passed, or the client went away before the kick had ended"
+            };
+            let is_harmless = self.harmless || self.beginning;
+            let outcome = if is_harmless { Outcome::Failed } else { Outcome::Unknown };
+            let message = Some(message.to_owned());
             let record = Record { time: now(), outcome, message, ..self.record.clone() };
             let audit = self.audit.clone();
             tokio::spawn(async move { write_last(&audit, &record).await });

@@ -413,7 +413,24 @@ async fn a_client_that_moved_is_looked_for_once_more() {
     let cluster = cluster_of(std::slice::from_ref(&node)).await;
     let error = cluster.kick("c-000001-0", &Scope::All, Instant::now() + DEADLINE).await.unwrap_err();
     assert_eq!(node.calls.kicks.load(Relaxed), 2);
-    assert_eq!(error, ClusterError::Moved { clientid: "c-000001-0".into() });
+    assert_eq!(error, ClusterError::Moved { clientid: "c-000001-0".into(), kicked_on: vec![] });
+}
+
+#[tokio::test]
+async fn a_client_that_is_kicked_on_one_node_and_moves_on_another_is_not_said_to_be_gone() {
+    let both = |n| {
+        let mut all = rows(n, 3, false);
+        all.push(v1::Client { clientid: "both".into(), session: 40 + n as u64, ..all[0].clone() });
+        all
+    };
+    let nodes = [
+        FakeNode::new("n0", both(0), Behaviour::Honest),
+        FakeNode::new("n1", both(1), Behaviour::Reconnected),
+    ];
+    let cluster = cluster_of(&nodes).await;
+    let error = cluster.kick("both", &Scope::All, Instant::now() + DEADLINE).await.unwrap_err();
+    assert_eq!(error, ClusterError::Moved { clientid: "both".into(), kicked_on: vec!["n0".into()] });
+    assert!(error.to_string().ends_with("the client was kicked on n0"), "{error}");
 }
 
 #[tokio::test]

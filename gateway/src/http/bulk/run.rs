@@ -363,6 +363,7 @@ impl Report {
             ClusterError::OwnerFailed { owner, kicked_on, .. } => {
                 Self { kicked_on, failed: vec![owner], ..report }
             }
+            ClusterError::Moved { kicked_on, .. } => Self { kicked_on, ..report },
             ClusterError::NobodyAnswered { failed } | ClusterError::NotFoundIncomplete { failed, .. } => {
                 Self { failed, ..report }
             }
