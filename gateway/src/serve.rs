@@ -29,12 +29,14 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use self::activity::{Activity, Noted};
 use self::stream::HttpStream;
 use self::transport::Transport;
 use crate::byte_stream::BoxedStream;
 use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
 
+mod activity;
 mod stream;
 mod transport;
 
@@ -107,22 +109,35 @@ async fn connection(
     };
     let is_h2 = first == H2_PREFACE;
     let io = TokioIo::new(HttpStream::new(stream, first, !is_h2));
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let answer = move |mut request: Request<Incoming>| {
         let app = app.clone();
         async move {
             request.extensions_mut().insert(RemoteAddress(remote));
             let response = app.oneshot(request.map(Body::new)).await;
-            Ok::<_, Infallible>(response.unwrap_or_else(|never| match never {}))
+            response.unwrap_or_else(|never| match never {})
         }
-    });
+    };
     if is_h2 {
+        let activity = Activity::begin();
+        let of_requests = activity.clone();
+        let service = service_fn(move |request| {
+            let (exchange, answer) = (of_requests.request(), answer(request));
+            async move { Ok::<_, Infallible>(answer.await.map(|body| Noted::new(body, exchange))) }
+        });
         let mut http = http2::Builder::new(TokioExecutor::new());
         http.timer(TokioTimer::new())
             .max_header_list_size(u32::try_from(limits.head_bytes + HEAD_ROOM).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(limits.read_timeout);
-        watcher.watch(http.serve_connection(io, service)).await?;
+        tokio::select! {
+            served = watcher.watch(http.serve_connection(io, service)) => served?,
+            () = activity.abandoned(limits.read_timeout, stream::STALLED) => {}
+        }
     } else {
+        let service = service_fn(move |request| {
+            let answer = answer(request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
         let mut http = http1::Builder::new();
         http.timer(TokioTimer::new())
             .header_read_timeout(limits.read_timeout)

@@ -227,6 +227,31 @@ async fn silent_and_idle_connections_do_not_hold_up_the_drain() {
 }
 
 #[tokio::test]
+async fn an_idle_http2_connection_is_closed_though_it_answers_pings() {
+    let gateway = Gateway::start().await;
+    let stream = hyper_util::rt::TokioIo::new(gateway.connect().await);
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(hyper_util::rt::TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = || {
+        let request = http::Request::get(format!("http://{}/health/live", gateway.address));
+        request.body(String::new()).unwrap()
+    };
+    // As long as it asks for something it stays, for longer than a head may take.
+    for _ in 0..4 {
+        let response = sender.send_request(request()).await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    let begun = Instant::now();
+    // Whether the end is a clean one for the client is a matter of moments.
+    let _ = connection.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert!(sender.send_request(request()).await.is_err());
+    gateway.stop().await;
+}
+
+#[tokio::test]
 async fn http2_by_prior_knowledge_is_spoken() {
     let gateway = Gateway::start().await;
     let stream = hyper_util::rt::TokioIo::new(gateway.connect().await);

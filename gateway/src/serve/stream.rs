@@ -5,7 +5,8 @@
 //! a connection's last. A body that comes in chunks may hold any bytes, such as those of an answer of hyper's; hyper never
 //! writes one without the frame of its chunk in the next slice, and gives an answer of its own as a single slice.
 //!
-//! A client that takes nothing for [`STALLED`] while there is something to write is cut off.
+//! A client that takes nothing for [`STALLED`] while there is something to write is cut off. (Of HTTP/2 that is seen by
+//! [`super::activity`].)
 //!
 //! After an answer to a request that was not read to its end, closing at once would have the kernel reset the
 //! connection and discard the answer on the client's side; so what still comes in is read and dropped for a while.
@@ -26,7 +27,7 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 16 << 20;
 
 /// How long a client may take nothing.
-const STALLED: Duration = Duration::from_secs(300);
+pub(super) const STALLED: Duration = Duration::from_secs(300);
 
 /// No head that hyper writes by itself is longer.
 const LONGEST_OWN_HEAD: usize = 256;
