@@ -104,12 +104,24 @@ pub(super) struct Noted {
     body: Body,
     /// Of the frame that is being given.
     rest: Bytes,
-    exchange: Exchange,
+    exchange: Arc<Exchange>,
+}
+
+/// A part of an answer. While it waits for its client the exchange has not ended, also when the body has.
+struct Piece {
+    bytes: Bytes,
+    _exchange: Arc<Exchange>,
+}
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl Noted {
     pub(super) fn new(body: Body, exchange: Exchange) -> Self {
-        Self { body, rest: Bytes::new(), exchange }
+        Self { body, rest: Bytes::new(), exchange: Arc::new(exchange) }
     }
 }
 
@@ -129,12 +141,16 @@ impl HttpBody for Noted {
                     Ok(data) => self.rest = data,
                     Err(frame) => return Poll::Ready(Some(Ok(frame))),
                 },
-                end => return Poll::Ready(end),
+                end => {
+                    self.exchange.is_turn_of_client(true);
+                    return Poll::Ready(end);
+                }
             }
         }
         self.exchange.is_turn_of_client(true);
         let most = self.rest.len().min(PIECE);
-        Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(most)))))
+        let piece = Piece { bytes: self.rest.split_to(most), _exchange: Arc::clone(&self.exchange) };
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(piece)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -194,5 +210,19 @@ mod tests {
         assert!(is_abandoned_within(&activity, LOOK * 2).await);
         let rest = slow.collect().await.unwrap().to_bytes();
         assert_eq!(rest.len(), PIECE + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_of_an_answer_is_waited_for_too_and_for_as_long() {
+        let activity = Activity::begin();
+        let mut body = Noted::new(Body::from("last"), activity.request());
+        let last = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert!(body.frame().await.is_none());
+        drop(body);
+        // As hyper leaves it to h2 when the client opens no window.
+        assert!(!is_abandoned_within(&activity, STALLED - LOOK).await);
+        assert!(is_abandoned_within(&activity, LOOK * 2).await);
+        drop(last);
+        assert!(!is_abandoned_within(&activity, IDLE - LOOK).await);
     }
 }
