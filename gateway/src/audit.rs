@@ -3,8 +3,8 @@
 //! One JSON object a line, in a file of its own or, without one, in the log under the target
 //! [`TARGET`]. A kick has two lines: `asked` before anything is done, and one with its outcome. A kick whose first line
 //! cannot be written is not carried out, so that a full disk or a lost mount hides nothing; if the second cannot be
-//! written the log says so. A kick that was refused has one line; of those that come from an address that guesses keys, one
-//! line a second, which counts the others. A request that is dropped midway is on record as
+//! written the log says so. A kick that was refused has one line; of those that an address asks for
+//! without a right key, twenty lines and one more a second, which counts the others. A request that is dropped midway is on record as
 //! `unknown`. A bulk kick has two lines of its own, the first with its body, and between them two for each client, like
 //! any kick, under the request's id. No line holds a secret.
 //!

@@ -189,7 +189,7 @@ fn whoever_comes_back_meanwhile_is_not_hit_again() {
         .collect();
     await_count(&cluster, "_like_clientid=back-", 30);
     let begun = Instant::now();
-    let body = json!({"filter": {"_like_clientid": "back-"}, "rate": 15, "max": 30});
+    let body = json!({"filter": {"_like_clientid": "back-"}, "confirm": "all", "rate": 15, "max": 30});
     let lines = lines(&cluster.gateway.post(TARGET, &body));
     assert!(begun.elapsed() >= Duration::from_millis(29_000 / 15), "{:?}", begun.elapsed());
     assert_eq!(last(&lines)["outcomes"]["kicked"], 30, "{}", last(&lines));
@@ -207,7 +207,7 @@ fn whoever_leaves_midway_stops_it() {
         .map(|n| Client::connect(cluster.agents[n % 3].mqtt(), &Connect::new(5, &format!("many-{n:02}"))))
         .collect();
     await_count(&cluster, "", 40);
-    let body = json!({"filter": {"_like_clientid": "many-"}, "rate": 10});
+    let body = json!({"filter": {"_like_clientid": "many-"}, "confirm": "all", "rate": 10});
     let mut stream = http::connect(cluster.gateway.address()).unwrap();
     stream.write_all(&cluster.gateway.post_bytes(OPERATOR, TARGET, &body)).unwrap();
     let (mut seen, mut buffer) = (String::new(), [0; 4096]);
@@ -251,7 +251,7 @@ fn a_node_that_stops_answering_is_not_claimed_to_be_kicked() {
         .map(|n| Client::connect(cluster.agents[n % 2].mqtt(), &Connect::new(4, &format!("many-{n:02}"))))
         .collect();
     await_count(&cluster, "", 40);
-    let body = json!({"filter": {"_like_clientid": "many-"}, "rate": 20});
+    let body = json!({"filter": {"_like_clientid": "many-"}, "confirm": "all", "rate": 20});
     let response = std::thread::scope(|scope| {
         let answer = scope.spawn(|| cluster.gateway.post(TARGET, &body));
         eventually("the first kicks", || match count(&cluster, "_node=b@127.0.0.1") {

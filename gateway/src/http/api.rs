@@ -179,10 +179,14 @@ async fn refuse(
     error: ApiError,
 ) -> Response {
     tracing::debug!(%error, key = key.map(|key| &*key.id), "request refused");
-    let left_out = match &error {
-        ApiError::TooManyGuesses { .. } => api.reports.next(Instant::now()),
+    let remote = parts.extensions.get::<RemoteAddress>().map(|remote| remote.0.ip());
+    let report = |_: &Asked| match (&error, remote) {
+        (ApiError::TooManyGuesses { .. } | ApiError::Refused(_), Some(remote)) => {
+            api.reports.next(remote, Instant::now())
+        }
         _ => Some(0),
     };
+    let left_out = kick.as_ref().and_then(report);
     if let Some((asked, left_out)) = kick.zip(left_out) {
         // A disk that hangs must not hold up the answer; the line is written whoever waits for it.
         let _ = timeout(api.timeout, kicks::refused(&api.audit, parts, key, asked, &error, left_out)).await;

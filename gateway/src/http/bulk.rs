@@ -180,7 +180,7 @@ impl BulkKicks {
                 let targets = ids.iter().cloned().map(Target::Client).collect();
                 Ok((targets, Completeness { total, answered: total, failed: Vec::new() }))
             }
-            Which::Matching { filter, partial } => {
+            Which::Matching { filter, partial, confirmed } => {
                 let found = self.cluster.sessions(filter, &request.scope, most, deadline).await;
                 let found = found.map_err(in_body)?;
                 check_partial(*partial, &found.completeness)?;
@@ -196,7 +196,19 @@ impl BulkKicks {
                     let count = count.max(most as u64 + 1);
                     return Err(ApiError::TooManyToKick { count, what: "sessions match", most });
                 }
-                let targets = found.sessions.into_iter().map(Target::Session).collect();
+                let targets: Vec<_> = found.sessions.into_iter().map(Target::Session).collect();
+                if !confirmed && targets.len() > 1 {
+                    let everybody = Filter::default();
+                    let all = CountQuery {
+                        filter: everybody,
+                        group_by: None,
+                        top: 0,
+                        scope: request.scope.clone(),
+                    };
+                    if self.cluster.count(&all, deadline).await?.count <= targets.len() as u64 {
+                        return Err(BadBody::Unconfirmed.into());
+                    }
+                }
                 Ok((targets, found.completeness))
             }
         }
@@ -205,7 +217,7 @@ impl BulkKicks {
     async fn dry_run(&self, request: &BulkRequest, deadline: Instant) -> Result<Response, ApiError> {
         let (filter, partial) = match &request.which {
             Which::Ids(ids) => (Filter { clientid: ids.clone(), ..Filter::default() }, true),
-            Which::Matching { filter, partial } => (Filter::clone(filter), *partial),
+            Which::Matching { filter, partial, .. } => (Filter::clone(filter), *partial),
         };
         let by_node = CountQuery {
             filter: filter.clone(),

@@ -133,7 +133,7 @@ pub fn kicks(bytes: &[u8]) -> Result<ReadKicks, String> {
     let request = request.map_err(|error| error.to_string())?;
     let (clientids, matching) = match request.which {
         Which::Ids(ids) => (ids, None),
-        Which::Matching { filter, partial } => (Vec::new(), Some((*filter, partial))),
+        Which::Matching { filter, partial, .. } => (Vec::new(), Some((*filter, partial))),
     };
     let body::BulkRequest { scope, dry_run, most, rate, .. } = request;
     Ok(ReadKicks { clientids, matching, scope, dry_run, most, rate })

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,24 +31,34 @@ pub(super) struct Guesses {
     paid_off: Mutex<HashMap<u128, Instant>>,
 }
 
-/// Refused kicks of those who guess: each on record would let anybody fill the disk, and then no kick is carried out.
-#[derive(Debug, Default)]
+/// Refused kicks of those who show no right key: each on record would let anybody fill the disk, and then no kick is
+/// carried out.
+#[derive(Debug)]
 pub(super) struct Reports {
-    /// When one was put on record last, and how many were not since.
-    last: Mutex<(Option<Instant>, u64)>,
+    /// Who may have as many lines as guesses.
+    addresses: Guesses,
+    /// How many were left out since the last line.
+    left_out: AtomicU64,
+}
+
+/// Lines an address may have at once, beyond one a second.
+const LINES: u32 = 20;
+
+impl Default for Reports {
+    fn default() -> Self {
+        Self { addresses: Guesses::new(LINES), left_out: AtomicU64::new(0) }
+    }
 }
 
 impl Reports {
-    /// Whether this one is to be put on record, once a second: if so, how many were left out before it.
-    pub(super) fn next(&self, now: Instant) -> Option<u64> {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, left_out) = &mut *last;
-        if at.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL) {
-            *left_out += 1;
+    /// Whether one is to be put on record; if so, how many were left out before it.
+    pub(super) fn next(&self, address: IpAddr, now: Instant) -> Option<u64> {
+        if self.addresses.wait(address, now).is_some() {
+            self.left_out.fetch_add(1, Ordering::Relaxed);
             return None;
         }
-        *at = Some(now);
-        Some(std::mem::take(left_out))
+        self.addresses.wrong(address, now);
+        Some(self.left_out.swap(0, Ordering::Relaxed))
     }
 }
 
@@ -98,16 +109,22 @@ fn block(address: IpAddr) -> u128 {
 mod tests {
     use super::*;
 
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn a_flood_of_refused_kicks_is_a_line_a_second() {
         let (reports, start) = (Reports::default(), Instant::now());
-        let told: Vec<_> =
-            (0..2_500).filter_map(|at| reports.next(start + Duration::from_millis(at))).collect();
-        assert_eq!(told, [0, 999, 999]);
-    }
-
-    fn address(text: &str) -> IpAddr {
-        text.parse().unwrap()
+        let flood =
+            (0..10_000).map(|at| reports.next(address("10.0.0.1"), start + Duration::from_millis(at)));
+        let told: Vec<u64> = flood.flatten().collect();
+        let (burst, later) = told.split_at(LINES as usize);
+        assert!(burst.iter().all(|&left_out| left_out == 0), "{told:?}");
+        assert!((8..=11).contains(&later.len()), "{told:?}");
+        assert!(later.iter().all(|left_out| (400..=1_600).contains(left_out)), "{told:?}");
+        // Who floods hides nobody else's.
+        assert!(reports.next(address("10.0.0.2"), start + Duration::from_secs(10)).is_some());
     }
 
     #[test]

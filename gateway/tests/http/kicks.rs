@@ -164,7 +164,7 @@ fn totals(some: Value) -> Value {
 async fn a_filter_kicks_the_sessions_that_match_and_says_so_of_each() {
     let a = node("a@h", ["edge-1", "edge-2", "core-1"], Behaviour::Honest);
     let bed = Bed::of(vec![a, node("b@h", ["edge-1", "core-2"], Behaviour::Honest)]).await;
-    let answer = bed.post(&json!({"filter": {"zone": "edge"}})).await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     let expected = [
         json!(["edge-1", "a@h", "kicked", ["a@h"]]),
         json!(["edge-1", "b@h", "kicked", ["b@h"]]),
@@ -183,7 +183,7 @@ async fn a_filter_kicks_the_sessions_that_match_and_says_so_of_each() {
     let nobody = bed.post(&json!({"filter": {"zone": "none"}, "nodes": ["b@h"]})).await;
     assert_eq!(told(&nobody), [] as [Value; 0]);
     assert_eq!(nobody.lines().1["complete"], true);
-    let one = bed.post(&json!({"filter": {"zone": "edge"}, "nodes": ["b@h"]})).await;
+    let one = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "nodes": ["b@h"]})).await;
     assert_eq!(told(&one), [json!(["edge-1", "b@h", "kicked", ["b@h"]])]);
     assert_eq!(one.lines().1["nodes"], json!({"total": 1, "answered": 1, "failed": []}));
     let all = bed.post(&json!({"filter": {}, "confirm": "all"})).await;
@@ -296,16 +296,18 @@ async fn a_silent_node_is_never_passed_over_in_silence() {
     let silent = node("b@h", ["edge-1", "edge-9"], Behaviour::HangInQueries);
     let bed = Bed::of(vec![node("a@h", ["edge-1", "edge-2"], Behaviour::Honest), silent]).await;
     for body in [
-        json!({"filter": {"zone": "edge"}}),
-        json!({"filter": {"zone": "edge"}, "partial": false}),
-        json!({"filter": {"zone": "edge"}, "dry_run": true}),
+        json!({"filter": {"zone": "edge"}, "confirm": "all"}),
+        json!({"filter": {"zone": "edge"}, "confirm": "all", "partial": false}),
+        json!({"filter": {"zone": "edge"}, "confirm": "all", "dry_run": true}),
     ] {
         let refused = bed.post(&body).await;
         assert_eq!((refused.status, &refused.json()["code"]), (503, &json!(101)), "{body}");
         assert_eq!(refused.json()["meta"]["nodes"]["failed"], failed);
     }
     assert_eq!(bed.kicked(), []);
-    let dry = bed.post(&json!({"filter": {"zone": "edge"}, "dry_run": true, "partial": true})).await;
+    let dry = bed
+        .post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "dry_run": true, "partial": true}))
+        .await;
     assert_eq!((dry.status, &dry.json()["meta"]["count"]), (200, &json!(2)));
     assert_eq!(dry.json()["meta"]["nodes"]["failed"], failed);
     assert_eq!(dry.json()["meta"]["count_is"], "at_least");
@@ -324,7 +326,7 @@ async fn a_silent_node_is_never_passed_over_in_silence() {
         ]
     );
 
-    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "partial": true})).await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "partial": true})).await;
     assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 2)]));
     let last = answer.lines().1;
     assert_eq!((&last["complete"], &last["nodes"]["failed"]), (&json!(false), &failed));
@@ -336,7 +338,8 @@ async fn a_node_that_fails_while_it_is_read_ends_it_before_anybody_is_kicked() {
         let b = node("b@h", many("edge", 150), behaviour);
         let bed = Bed::of(vec![node("a@h", ["edge-1"], Behaviour::Honest), b]).await;
         for partial in [true, false] {
-            let answer = bed.post(&json!({"filter": {"zone": "edge"}, "partial": partial})).await;
+            let answer =
+                bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "partial": partial})).await;
             assert_eq!((answer.status, &answer.json()["code"]), (503, &json!(101)), "{behaviour:?}");
             let failed = json!([{"node": "b@h", "reason": reason}]);
             assert_eq!(answer.json()["meta"]["nodes"]["failed"], failed);
@@ -373,7 +376,7 @@ async fn what_becomes_of_a_session_is_told_by_what_its_node_says() {
     ] {
         let b = node("b@h", ["edge-2", "edge-3"], behaviour);
         let bed = Bed::of(vec![node("a@h", ["edge-1"], Behaviour::Honest), b]).await;
-        let answer = bed.post(&json!({"filter": {"zone": "edge"}})).await;
+        let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
         let expected = [
             json!(["edge-1", "a@h", "kicked", ["a@h"]]),
             json!(["edge-2", "b@h", outcome, []]),
@@ -419,7 +422,7 @@ async fn a_node_that_fails_again_and_again_is_given_up_and_the_others_are_not() 
     let b = node("b@h", many("edge", 40), Behaviour::HangInKick);
     let bed = Bed::of(vec![node("a@h", many("edge", 40), Behaviour::Honest), b]).await;
     let begun = Instant::now();
-    let answer = bed.post(&json!({"filter": {"zone": "edge"}})).await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     let expected = [("failed".into(), 32), ("kicked".into(), 40), ("unknown".into(), 8)];
     assert_eq!(outcomes(&answer), BTreeMap::from(expected));
     assert_eq!(bed.kicks(1), 8);
@@ -444,12 +447,12 @@ async fn more_than_max_are_none() {
     let ids = many("edge", 21);
     for (body, status, message) in [
         (
-            json!({"filter": {"zone": "edge"}}),
+            json!({"filter": {"zone": "edge"}, "confirm": "all"}),
             409,
             "155 sessions match, expected at most 20, which is max; nobody was kicked",
         ),
         (
-            json!({"filter": {"zone": "edge"}, "max": 154}),
+            json!({"filter": {"zone": "edge"}, "confirm": "all", "max": 154}),
             409,
             "155 sessions match, expected at most 154, which is max; nobody was kicked",
         ),
@@ -459,7 +462,7 @@ async fn more_than_max_are_none() {
             "21 client ids are in the body, expected at most 20, which is max; nobody was kicked",
         ),
         (
-            json!({"filter": {"zone": "edge"}, "max": 2001}),
+            json!({"filter": {"zone": "edge"}, "confirm": "all", "max": 2001}),
             400,
             "max in the body is 2001, expected an integer from 1 to 2000",
         ),
@@ -468,8 +471,19 @@ async fn more_than_max_are_none() {
             400,
             "filter in the body excludes no client, expected \"confirm\": \"all\" beside it to kick them all",
         ),
+        // The only zone that there is.
         (
-            json!({"filter": {"zone": "edge"}, "nodes": ["c@h"]}),
+            json!({"filter": {"zone": "edge"}, "max": 155}),
+            400,
+            "filter in the body excludes no client, expected \"confirm\": \"all\" beside it to kick them all",
+        ),
+        (
+            json!({"filter": {"zone": "edge"}, "max": 155, "nodes": ["b@h"]}),
+            400,
+            "filter in the body excludes no client, expected \"confirm\": \"all\" beside it to kick them all",
+        ),
+        (
+            json!({"filter": {"zone": "edge"}, "confirm": "all", "nodes": ["c@h"]}),
             400,
             "nodes in the body has \"c@h\", expected names of nodes, of a@h, b@h",
         ),
@@ -484,7 +498,7 @@ async fn more_than_max_are_none() {
         assert_eq!((answer.status, answer.json()), (status, expected), "{body}");
     }
     assert_eq!((bed.kicks(0), bed.kicks(1)), (0, 0));
-    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "max": 155})).await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "max": 155})).await;
     assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 155)]));
 }
 
@@ -523,7 +537,7 @@ async fn a_dry_run_says_who_it_would_be_and_kicks_nobody() {
 #[tokio::test]
 async fn everything_is_on_record_in_its_order() {
     let bed = Bed::of(vec![node("a@h", ["edge-1", "edge-2"], Behaviour::Honest)]).await;
-    let body = json!({"filter": {"zone": ["edge"], "_like_clientid": ""}, "rate": 500});
+    let body = json!({"filter": {"zone": ["edge"], "_like_clientid": ""}, "confirm": "all", "rate": 500});
     assert_eq!(outcomes(&bed.post(&body).await), BTreeMap::from([("kicked".into(), 2)]));
     let records = bed.records();
     for record in &records {
@@ -595,7 +609,7 @@ async fn what_is_refused_is_on_record_and_kicks_nobody() {
 #[tokio::test]
 async fn whoever_leaves_stops_what_has_not_begun_and_the_rest_is_on_record() {
     let bed = Bed::of(vec![node("a@h", many("edge", 200), Behaviour::SlowInKick)]).await;
-    let stream = bed.open(&json!({"filter": {"zone": "edge"}})).await;
+    let stream = bed.open(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     eventually("kicks begin", || bed.kicks(0) >= 8).await;
     drop(stream);
     let ended = || bed.records().last().is_some_and(|last| last["action"] == "bulk_kick");
@@ -619,7 +633,7 @@ async fn whoever_leaves_stops_what_has_not_begun_and_the_rest_is_on_record() {
 async fn bulk_kicks_beyond_the_limit_are_told_to_come_again() {
     let told = Layer { max_bulk_kicks: Some("1".parse().unwrap()), ..Layer::default() };
     let bed = Bed::with(vec![node("a@h", many("edge", 100), Behaviour::SlowInKick)], told).await;
-    let first = bed.open(&json!({"filter": {"zone": "edge"}})).await;
+    let first = bed.open(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     eventually("kicks begin", || bed.kicks(0) >= 1).await;
     let second = bed.post(&json!({"clientids": ["edge-001"]})).await;
     assert_eq!((second.status, &second.json()["code"]), (503, &json!(102)));
@@ -632,7 +646,7 @@ async fn bulk_kicks_beyond_the_limit_are_told_to_come_again() {
 async fn a_gateway_that_drains_begins_no_more_and_says_where_it_stopped() {
     let told = Layer { drain_delay: Some("300ms".parse().unwrap()), ..Layer::default() };
     let bed = Bed::with(vec![node("a@h", many("edge", 200), Behaviour::SlowInKick)], told).await;
-    let running = bed.open(&json!({"filter": {"zone": "edge"}})).await;
+    let running = bed.open(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     eventually("kicks begin", || bed.kicks(0) >= 8).await;
     let Bed { gateway, shutdown, stopped, .. } = bed;
     shutdown.send(()).unwrap();
@@ -660,7 +674,7 @@ async fn kicks_that_cannot_be_recorded_are_not_carried_out() {
 
     // The folder goes while it runs.
     let bed = Bed::of(vec![node("a@h", many("edge", 100), Behaviour::SlowInKick)]).await;
-    let running = bed.open(&json!({"filter": {"zone": "edge"}})).await;
+    let running = bed.open(&json!({"filter": {"zone": "edge"}, "confirm": "all"})).await;
     eventually("kicks begin", || bed.kicks(0) >= 8).await;
     let moved = bed.folder.path().with_extension("moved");
     std::fs::rename(bed.folder.path(), &moved).unwrap();
@@ -678,7 +692,7 @@ async fn kicks_that_cannot_be_recorded_are_not_carried_out() {
 async fn kicks_come_no_faster_than_their_rate() {
     let bed = Bed::of(vec![node("a@h", many("edge", 26), Behaviour::Honest)]).await;
     let begun = Instant::now();
-    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "rate": 20})).await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "confirm": "all", "rate": 20})).await;
     assert!(begun.elapsed() >= Duration::from_millis(1250), "{:?}", begun.elapsed());
     let progress: Vec<u64> =
         answer.lines().0.iter().filter_map(|line| line["progress"]["done"].as_u64()).collect();

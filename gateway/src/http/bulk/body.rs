@@ -105,6 +105,8 @@ pub(in crate::http) enum Which {
         filter: Box<Filter>,
         /// Whether it is fine to leave out those of nodes that do not answer.
         partial: bool,
+        /// Whether all there are may be meant.
+        confirmed: bool,
     },
 }
 
@@ -154,7 +156,11 @@ pub(in crate::http) fn request(
             if confirmed.is_none() && dry_run != Some(true) && excludes_nobody(&filter, now_ms) {
                 return Err(BadBody::Unconfirmed);
             }
-            Which::Matching { filter: Box::new(filter), partial: partial.unwrap_or(false) }
+            Which::Matching {
+                filter: Box::new(filter),
+                partial: partial.unwrap_or(false),
+                confirmed: confirmed.is_some(),
+            }
         }
     };
     Ok(BulkRequest {

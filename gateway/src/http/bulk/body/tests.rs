@@ -44,7 +44,7 @@ fn a_body_is_read_as_it_says() {
     );
     let filter = Box::new(Filter { zone: vec!["edge".into()], ..Filter::default() });
     let expected = BulkRequest {
-        which: Which::Matching { filter, partial: true },
+        which: Which::Matching { filter, partial: true, confirmed: false },
         scope: Scope::Only(vec!["a@h".into(), "b@h".into()]),
         dry_run: true,
         most: 10_000,
