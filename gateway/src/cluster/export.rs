@@ -52,6 +52,8 @@ pub struct Export {
     /// Of the nodes whose rows are merged, in the same order.
     sources: Vec<Source>,
     node_timeout: Duration,
+    /// The last moment at which a node is waited for, if there is one.
+    until: Option<Instant>,
     total: usize,
     failed: Vec<FailedNode>,
     broke_off: bool,
@@ -93,6 +95,7 @@ pub(super) async fn export(
         rows: Streams::new(query.order, answers.len()),
         sources: Vec::with_capacity(answers.len()),
         node_timeout,
+        until: None,
         total,
         failed,
         broke_off: false,
@@ -155,6 +158,11 @@ impl Source {
 }
 
 impl Export {
+    /// The same, in which no node is waited for past this moment.
+    pub(super) fn by(self, until: Instant) -> Self {
+        Self { until: Some(until), ..self }
+    }
+
     /// The next client: strictly behind the one before in the export's order, with `node` set. `None` at the end, which
     /// is of everything only if [`Export::broke_off`] says no. Once a node has failed, no row follows.
     pub async fn next(&mut self) -> Option<v1::Client> {
@@ -167,7 +175,9 @@ impl Export {
                 Step::End => return None,
                 Step::Wait { node } => node,
             };
-            let more = call::by(Instant::now() + self.node_timeout, self.sources[node].more(self.order));
+            let until = Instant::now() + self.node_timeout;
+            let until = self.until.map_or(until, |end| until.min(end));
+            let more = call::by(until, self.sources[node].more(self.order));
             let taken = more.await.and_then(|rows| self.take_in(node, rows));
             taken.unwrap_or_else(|error| self.break_off(node, error));
         }

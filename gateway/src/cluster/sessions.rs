@@ -88,8 +88,9 @@ pub(super) async fn sessions(
         scope: scope.clone(),
         with_statistics: false,
     };
-    let left = cluster.reserve(deadline).saturating_duration_since(Instant::now());
-    let mut export = cluster.export(&query, deadline, left).await?;
+    let until = cluster.reserve(deadline);
+    let left = until.saturating_duration_since(Instant::now());
+    let mut export = cluster.export(&query, until, left).await?.by(until);
     let mut sessions = Vec::new();
     while let Some(row) = export.next().await {
         if sessions.len() == most {

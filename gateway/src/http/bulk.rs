@@ -181,37 +181,31 @@ impl BulkKicks {
                 Ok((targets, Completeness { total, answered: total, failed: Vec::new() }))
             }
             Which::Matching { filter, partial, confirmed } => {
+                let everybody = || self.count(Filter::default(), request, deadline);
+                // Before and after, as some may come and go meanwhile.
+                let before = if *confirmed { 0 } else { everybody().await? };
                 let found = self.cluster.sessions(filter, &request.scope, most, deadline).await;
                 let found = found.map_err(in_body)?;
                 check_partial(*partial, &found.completeness)?;
                 if found.more {
-                    let all = CountQuery {
-                        filter: Filter::clone(filter),
-                        group_by: None,
-                        top: 0,
-                        scope: request.scope.clone(),
-                    };
-                    let count = self.cluster.count(&all, deadline).await?.count;
+                    let count = self.count(Filter::clone(filter), request, deadline).await?;
                     // Some may have left since.
                     let count = count.max(most as u64 + 1);
                     return Err(ApiError::TooManyToKick { count, what: "sessions match", most });
                 }
                 let targets: Vec<_> = found.sessions.into_iter().map(Target::Session).collect();
-                if !confirmed && targets.len() > 1 {
-                    let everybody = Filter::default();
-                    let all = CountQuery {
-                        filter: everybody,
-                        group_by: None,
-                        top: 0,
-                        scope: request.scope.clone(),
-                    };
-                    if self.cluster.count(&all, deadline).await?.count <= targets.len() as u64 {
-                        return Err(BadBody::Unconfirmed.into());
-                    }
+                if !confirmed && targets.len() > 1 && before.min(everybody().await?) <= targets.len() as u64 {
+                    return Err(BadBody::Unconfirmed.into());
                 }
                 Ok((targets, found.completeness))
             }
         }
+    }
+
+    /// How many sessions match, on the nodes that the request is about.
+    async fn count(&self, filter: Filter, request: &BulkRequest, deadline: Instant) -> Result<u64, ApiError> {
+        let query = CountQuery { filter, group_by: None, top: 0, scope: request.scope.clone() };
+        Ok(self.cluster.count(&query, deadline).await.map_err(in_body)?.count)
     }
 
     async fn dry_run(&self, request: &BulkRequest, deadline: Instant) -> Result<Response, ApiError> {

@@ -31,6 +31,8 @@ pub(crate) enum Behaviour {
     OddReason,
     /// Sends the first chunk of a list or an export and then nothing.
     HangMidway,
+    /// The same of an export, of which the first chunk is late.
+    LateAndHangMidway,
     /// Sends the first chunk of an export and then an error.
     BreakMidway,
     /// Sends the first chunk of an export again and again.
@@ -387,6 +389,10 @@ impl Node for Service {
         });
         let stream: Self::ExportStream = match behaviour {
             Behaviour::HangMidway => Box::pin(all.take(1).chain(futures::stream::pending())),
+            Behaviour::LateAndHangMidway => {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                Box::pin(all.take(1).chain(futures::stream::pending()))
+            }
             Behaviour::Drips => Box::pin(all.chain(drip())),
             Behaviour::BreakMidway => {
                 let broken = futures::stream::iter([Err(Status::unavailable("gone"))]);

@@ -334,7 +334,11 @@ async fn a_silent_node_is_never_passed_over_in_silence() {
 
 #[tokio::test]
 async fn a_node_that_fails_while_it_is_read_ends_it_before_anybody_is_kicked() {
-    for (behaviour, reason) in [(Behaviour::HangMidway, "timeout"), (Behaviour::BreakMidway, "unreachable")] {
+    for (behaviour, reason) in [
+        (Behaviour::HangMidway, "timeout"),
+        (Behaviour::LateAndHangMidway, "timeout"),
+        (Behaviour::BreakMidway, "unreachable"),
+    ] {
         let b = node("b@h", many("edge", 150), behaviour);
         let bed = Bed::of(vec![node("a@h", ["edge-1"], Behaviour::Honest), b]).await;
         for partial in [true, false] {
