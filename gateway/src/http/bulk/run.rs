@@ -4,12 +4,13 @@
 //! more begin once nobody does, once the gateway is shutting down, or once one cannot be put on record; a client that
 //! reads slowly holds up those that have not begun.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until, timeout_at};
+use tokio::task::{self, JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until, timeout_at};
 
 use super::lines::{ClientLine, LastLine, Progress, ProgressLine, Stop};
 use super::turns::{FAILURES, Turns};
@@ -17,7 +18,7 @@ use crate::audit::{Outcome, Totals};
 use crate::cluster::{Cluster, ClusterError, Ended, KickAnswer, Scope, Session};
 use crate::http::Drain;
 use crate::http::error::ApiError;
-use crate::http::pieces::{ClientGone, Pieces};
+use crate::http::pieces::Pieces;
 use crate::http::record::{Ending, Pending};
 use crate::page::completeness::{Completeness, FailedNode, in_words};
 
@@ -27,8 +28,8 @@ const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// Kicks that are late may be made up for, up to those of so much time.
 const MOST_BEHIND: Duration = Duration::from_millis(100);
 
-/// Lines are handed over once they have so many bytes, or nothing more is to be told at the moment.
-const PIECE: usize = 64 << 10;
+/// How long a client is waited for that does not read, once the gateway is to end.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One kick to be.
 #[derive(Clone, Debug)]
@@ -62,7 +63,9 @@ pub(super) struct Run {
 struct Going {
     targets: Vec<Target>,
     turns: Turns,
-    begun: JoinSet<(usize, Report)>,
+    begun: JoinSet<Report>,
+    /// Of each that has begun the number of its target.
+    numbers: HashMap<task::Id, usize>,
     completeness: Completeness,
     totals: Totals,
     done: u64,
@@ -84,7 +87,7 @@ impl Run {
         while going.stopped.is_none() && (going.turns.has_next() || !going.begun.is_empty()) {
             tokio::select! {
                 biased;
-                Some(ended) = going.begun.join_next() => going.take_in(ended),
+                Some(ended) = going.begun.join_next_with_id() => going.take_in(ended),
                 () = drain.begun() => going.stopped = Some(Stop::Draining),
                 () = pieces.client_gone() => going.stopped = Some(Stop::ClientGone),
                 _ = ticks.tick() => going.tell_progress(),
@@ -93,21 +96,22 @@ impl Run {
                     let target = going.targets[number].clone();
                     let pending = pending.one(target.clientid(), target.node(&scope));
                     let kick = Kick { cluster: cluster.clone(), scope: scope.clone(), target, pending };
-                    going.begun.spawn(async move { (number, kick.carry_out(each).await) });
+                    let task = going.begun.spawn(kick.carry_out(each));
+                    going.numbers.insert(task.id(), number);
                     due = (due + pause).max(Instant::now().checked_sub(MOST_BEHIND).unwrap_or(due));
                 }
             }
-            while let Some(ended) = going.begun.try_join_next() {
+            while let Some(ended) = going.begun.try_join_next_with_id() {
                 going.take_in(ended);
             }
-            going.hand_over(&pieces).await;
+            going.hand_over(&pieces, &drain).await;
         }
-        while let Some(ended) = going.begun.join_next().await {
+        while let Some(ended) = going.begun.join_next_with_id().await {
             going.take_in(ended);
-            going.hand_over(&pieces).await;
+            going.hand_over(&pieces, &drain).await;
         }
         let request = pending.request().map(str::to_owned);
-        going.end(&pieces, pending).await;
+        going.end(&pieces, &drain, pending).await;
         let Going { totals, stopped, .. } = going;
         tracing::info!(
             target: "rollcall_gateway::access",
@@ -127,6 +131,7 @@ impl Going {
             turns: Turns::new(queues(&targets)),
             targets,
             begun: JoinSet::new(),
+            numbers: HashMap::new(),
             completeness,
             totals: Totals::default(),
             done: 0,
@@ -135,16 +140,18 @@ impl Going {
         }
     }
 
-    fn take_in(&mut self, ended: Result<(usize, Report), JoinError>) {
+    fn take_in(&mut self, ended: Result<(task::Id, Report), JoinError>) {
         let (number, report) = match ended {
-            Ok(ended) => ended,
+            Ok((task, report)) => (self.numbers.remove(&task), report),
             Err(error) => {
                 // Its place in the record says that its outcome is unknown.
                 tracing::error!(%error, "a kick has no outcome");
-                self.totals.unknown += 1;
-                return;
+                let message = "a defect of the gateway; it may have been carried out".to_owned();
+                (self.numbers.remove(&error.id()), Report::new(Outcome::Unknown, Some(message)))
             }
         };
+        // Every task was given a number when it began.
+        let Some(number) = number else { return };
         if report.unrecorded {
             self.stopped.get_or_insert(Stop::Unrecorded);
         }
@@ -186,24 +193,25 @@ impl Going {
         write(&mut self.lines, &ProgressLine { progress: Progress { done, of, kicked } });
     }
 
-    /// Hands over what is written, if anybody takes it.
-    async fn hand_over(&mut self, pieces: &Pieces) {
+    /// Hands over what is written, if anybody takes it. Once the gateway is to end, who is slow is not waited for.
+    async fn hand_over(&mut self, pieces: &Pieces, drain: &Drain) {
         if self.lines.is_empty() || self.stopped == Some(Stop::ClientGone) {
             self.lines.clear();
             return;
         }
-        if let Err(ClientGone) = pieces.send(std::mem::take(&mut self.lines).into()).await {
+        let is_taken = tokio::select! {
+            taken = pieces.send(std::mem::take(&mut self.lines).into()) => taken.is_ok(),
+            () = no_longer_waited_for(drain) => false,
+        };
+        if !is_taken {
             self.stopped = Some(Stop::ClientGone);
         }
     }
 
     /// Tells of what has not begun, and of the whole.
-    async fn end(&mut self, pieces: &Pieces, pending: Pending) {
+    async fn end(&mut self, pieces: &Pieces, drain: &Drain, pending: Pending) {
         for number in self.turns.left() {
             self.tell(number, &Report::left());
-            if self.lines.len() >= PIECE {
-                self.hand_over(pieces).await;
-            }
         }
         let whole = if self.stopped.is_none() { Outcome::Done } else { Outcome::Stopped };
         let message = self.stopped.map(|stop| stop.to_string());
@@ -211,10 +219,19 @@ impl Going {
         pending.end(ending).await;
         let count = self.targets.len() as u64;
         write(&mut self.lines, &LastLine::new(count, self.totals, self.stopped, &self.completeness));
-        self.hand_over(pieces).await;
-        // Whoever has gone does not mind.
-        let _ = pieces.end().await;
+        self.hand_over(pieces, drain).await;
+        tokio::select! {
+            // Whoever has gone does not mind.
+            _ = pieces.end() => {}
+            () = no_longer_waited_for(drain) => {}
+        }
     }
+}
+
+/// Ready some time after the gateway is told to end.
+async fn no_longer_waited_for(drain: &Drain) {
+    drain.begun().await;
+    sleep(LAST_WORDS).await;
 }
 
 /// A line of JSON.
