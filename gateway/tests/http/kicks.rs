@@ -670,6 +670,32 @@ async fn a_gateway_that_drains_begins_no_more_and_says_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn a_gateway_that_drains_does_not_wait_for_who_reads_nothing_and_has_the_end_on_record() {
+    // More lines than any buffers between the two hold.
+    let long = "x".repeat(30_000);
+    let ids: Vec<String> = (0..1_500).map(|n| format!("edge-{n:04}-{long}")).collect();
+    let bed = Bed::of(vec![node("a@h", ids, Behaviour::Honest)]).await;
+    let unread = bed.open(&json!({"filter": {"zone": "edge"}, "confirm": "all", "max": 1_500})).await;
+    // It comes to a standstill, or to its last line.
+    let mut before = 0;
+    while bed.kicks(0) == 0 || std::mem::replace(&mut before, bed.kicks(0)) != bed.kicks(0) {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(bed.records().iter().all(|record| record["outcome"] != "done"), "it was read after all");
+    let Bed { shutdown, stopped, .. } = bed;
+    let begun = Instant::now();
+    shutdown.send(()).unwrap();
+    stopped.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    let records = records(&bed.folder.path().join("audit.jsonl"));
+    let last = records.last().unwrap();
+    assert_eq!((&last["action"], &last["outcome"]), (&json!("bulk_kick"), &json!("stopped")), "{last}");
+    let kicked = bed.nodes[0].kicked.lock().unwrap().len();
+    assert_eq!(last["totals"]["kicked"], kicked);
+    drop(unread);
+}
+
+#[tokio::test]
 async fn kicks_that_cannot_be_recorded_are_not_carried_out() {
     let full = Layer { audit_log: Some("/dev/full".into()), ..Layer::default() };
     let bed = Bed::with(vec![node("a@h", ["edge-1"], Behaviour::Honest)], full).await;
