@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, future};
 use rollcall_trust::Live;
 use rustls::ServerConfig;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +36,12 @@ const GREETING: Duration = Duration::from_secs(3);
 
 /// What HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What a server of HTTP/2 says first, an empty SETTINGS, and GOAWAY with PROTOCOL_ERROR (RFC 9113, sections 3.4 and 6.8).
+const GOODBYE: &[u8] = b"\0\0\0\x04\0\0\0\0\0\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\x01";
+
+/// What is read of a connection that is closed anyway, in bytes: more than any TLS handshake begins with.
+const MOST_UNREAD: u64 = 64 << 10;
 
 /// The connections that speak HTTP/2, over TLS where there are files for it, no more than `most` at once.
 pub(crate) fn greeted(
@@ -116,10 +122,24 @@ async fn preface(connection: &mut Connection) -> Option<Vec<u8>> {
         }
         if !PREFACE.starts_with(&first) {
             debug!(%remote, "a connection does not speak HTTP/2");
+            refuse(connection).await;
             return None;
         }
     }
     Some(first)
+}
+
+/// Says in HTTP/2 that this is HTTP/2, and takes what still comes. To close with bytes unread resets the connection, and a gateway
+/// that began with TLS would read of a reset, not that there is no TLS here.
+async fn refuse(connection: &mut Connection) {
+    let mut rest = tokio::io::sink();
+    let said = async {
+        connection.write_all(GOODBYE).await?;
+        connection.shutdown().await?;
+        tokio::io::copy(&mut connection.take(MOST_UNREAD), &mut rest).await
+    };
+    // It is closed in any case.
+    let _ = said.await;
 }
 
 /// Who waits and who is in, by address.

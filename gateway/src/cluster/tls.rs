@@ -41,7 +41,7 @@ impl Dial for TlsDial {
         let dialing = self.under.dial(address);
         Box::pin(async move {
             let name = name?;
-            let stream = connector.connect(name, dialing.await?).await?;
+            let stream = connector.connect(name, dialing.await?).await.map_err(of_handshake)?;
             if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
                 return Err(io::Error::other(
                     "who answers there does not offer HTTP/2 over TLS, so it is no agent",
@@ -49,6 +49,14 @@ impl Dial for TlsDial {
             }
             Ok(Box::new(stream) as BoxedStream)
         })
+    }
+}
+
+/// A connection that the network or the other side ended before TLS stood, which may be for want of TLS there.
+fn of_handshake(error: io::Error) -> io::Error {
+    match error.get_ref() {
+        Some(inner) if inner.is::<Error>() => error,
+        _ => io::Error::new(error.kind(), format!("the TLS handshake failed, is there TLS? ({error})")),
     }
 }
 
@@ -157,5 +165,12 @@ mod tests {
         );
         let plain = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(explain(&plain), plain.to_string());
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            explain(&of_handshake(reset)),
+            "the TLS handshake failed, is there TLS? (connection reset)"
+        );
+        let told = io::Error::other(Error::AlertReceived(AlertDescription::CertificateRequired));
+        assert!(explain(&of_handshake(told)).contains("node-cert and node-key"));
     }
 }

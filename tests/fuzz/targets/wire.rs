@@ -268,7 +268,8 @@ fn check_answer(order: Order, list: &List, rows: &[Client], first: usize, ranks:
 
 fn answer_survey(request: SurveyRequest) {
     let survey = Survey::try_from(request.clone());
-    let SurveyRequest { filter, order, snapshot, start, end, fences, after } = request.clone();
+    let SurveyRequest { filter, order, snapshot, start, end, fences, after, without_snapshot } =
+        request.clone();
     let expected = model(filter, order)
         .and_then(|(order, rows)| Some((rank_after(order, &rows, after.as_ref())?, order, rows)))
         .filter(|_| (1..=MAX_FENCES).contains(&fences) && start <= end)
@@ -285,6 +286,7 @@ fn answer_survey(request: SurveyRequest) {
     }
     let answer = agent().1.survey(&survey, listing.expect("what is there"), Instant::now());
     assert_eq!((at(answer.count), at(answer.first)), (rows.len(), first));
+    assert_eq!(answer.snapshot == 0, without_snapshot);
     let (start, end) = (at(start).max(first), at(end).min(rows.len()));
     let length = end.saturating_sub(start);
     let most = length.min(fences as usize);
