@@ -352,8 +352,9 @@ unsafe extern "C" fn on_tick(_event: c_int, _data: *mut c_void, userdata: *mut c
     // SAFETY: as in `on_login`.
     let loaded = unsafe { &*userdata.cast::<Loaded>() };
     guarded(&loaded.api, MOSQ_ERR_SUCCESS, || {
-        loaded.plugin.tick(&Calls(&loaded.api));
-        write_log(loaded);
+        if loaded.plugin.tick(&Calls(&loaded.api)) {
+            write_log(loaded);
+        }
         MOSQ_ERR_SUCCESS
     })
 }

@@ -2,6 +2,7 @@
 //! time, starts and ends the agent.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,6 +16,10 @@ use crate::broker::MosquittoBroker;
 use crate::log::Lines;
 use crate::options::{InvalidOption, Logins, Options};
 use crate::table::{BrokerCalls, Facts, Handle, Standing, Table, Verdict};
+
+/// How often there is a round while nothing waits for one, at most. The loop comes round once for every packet of a busy
+/// broker, and a round for each took a tenth of what the broker needs for a message.
+const ROUND_MS: i64 = 10;
 
 /// How many sessions the broker is asked about, and how many clients' subscriptions are read, in one round of its loop.
 const MOST_A_ROUND: usize = 500;
@@ -49,6 +54,8 @@ pub(crate) struct Shared {
     pub(crate) news: Notify,
     /// Whether the broker's loop has ever come round.
     has_ticked: watch::Sender<bool>,
+    /// Something waits for a round: a login, the end of a connection, a kick.
+    is_awaited: AtomicBool,
 }
 
 /// A kick that waits for the broker's thread.
@@ -72,6 +79,7 @@ impl Shared {
             kicks: Mutex::default(),
             news: Notify::new(),
             has_ticked: watch::Sender::new(false),
+            is_awaited: AtomicBool::new(false),
         }
     }
 
@@ -95,6 +103,7 @@ impl Shared {
     pub(crate) async fn kick(&self, clientid: &str, session: u64) -> Option<Kicked> {
         let (outcome, kicked) = oneshot::channel();
         self.kicks().push_back(Kick { clientid: clientid.to_owned(), session, outcome });
+        self.is_awaited.store(true, Ordering::Release);
         kicked.await.ok()
     }
 }
@@ -104,6 +113,8 @@ pub(crate) struct Plugin {
     shared: Arc<Shared>,
     logins: Logins,
     lines: Lines,
+    /// When there is a round though nothing waits for one, by a clock that is read in nanoseconds and goes in steps.
+    next_round_ms: AtomicI64,
     /// `None` once it has ended.
     agent: Mutex<Option<RunningAgent>>,
 }
@@ -146,12 +157,13 @@ impl Plugin {
         });
         info!(%node, %address, ?logins, "the node-agent is up");
         let agent = Mutex::new(Some(RunningAgent { runtime, stop, ended }));
-        Ok(Self { shared, logins, lines, agent })
+        Ok(Self { shared, logins, lines, next_round_ms: AtomicI64::new(0), agent })
     }
 
     /// What to answer about a login.
     pub(crate) fn login(&self, handle: Handle, facts: Option<Facts>, password: Option<&[u8]>) -> Login {
         let Some(facts) = facts else { return self.next() };
+        self.shared.is_awaited.store(true, Ordering::Release);
         match self.shared.table().authenticating(handle, facts, password) {
             Verdict::NotOurs => self.next(),
             Verdict::Allow => Login::Allow,
@@ -175,12 +187,24 @@ impl Plugin {
 
     pub(crate) fn disconnected(&self, handle: Handle, calls: &dyn BrokerCalls) {
         self.shared.table().disconnected(handle, calls, now_ms());
+        self.shared.is_awaited.store(true, Ordering::Release);
         self.shared.news.notify_one();
     }
 
-    /// The broker's loop has come round. No lock is held while the broker closes connections, because it tells of each at
-    /// once.
-    pub(crate) fn tick(&self, calls: &dyn BrokerCalls) {
+    /// The broker's loop has come round. False if nothing was to be done yet.
+    pub(crate) fn tick(&self, calls: &dyn BrokerCalls) -> bool {
+        let now_ms = coarse_ms();
+        let is_awaited = self.shared.is_awaited.swap(false, Ordering::AcqRel);
+        if !is_awaited && now_ms < self.next_round_ms.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.next_round_ms.store(now_ms.saturating_add(ROUND_MS), Ordering::Relaxed);
+        self.round(calls);
+        true
+    }
+
+    /// No lock is held while the broker closes connections, because it tells of each at once.
+    fn round(&self, calls: &dyn BrokerCalls) {
         let now_ms = now_ms();
         self.shared.table().settle(calls, now_ms);
         for _ in 0..MOST_KICKS_A_ROUND {
@@ -254,6 +278,13 @@ fn without_signals<T>(make: impl FnOnce() -> T) -> Result<T, nix::errno::Errno> 
     let made = make();
     before.thread_set_mask()?;
     Ok(made)
+}
+
+/// Milliseconds since some moment, in steps of a few. Without a clock every loop has its round.
+fn coarse_ms() -> i64 {
+    use nix::time::{ClockId, clock_gettime};
+    clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE)
+        .map_or(i64::MAX, |now| now.tv_sec() * 1_000 + now.tv_nsec() / 1_000_000)
 }
 
 fn now_ms() -> i64 {
