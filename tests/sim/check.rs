@@ -88,9 +88,30 @@ impl Selection {
         text
     }
 
-    fn matches(&self, session: &Session, version: &Version) -> bool {
+    /// The filter alone, as that of a bulk kick.
+    pub(crate) fn members(&self) -> Value {
+        let mut members = serde_json::Map::new();
+        if let Some(zone) = self.zone {
+            members.insert("zone".to_owned(), zone.into());
+        }
+        if let Some(like) = &self.like {
+            members.insert("_like_clientid".to_owned(), like.as_str().into());
+        }
+        if let Some(connected) = self.connected {
+            let state = if connected { "connected" } else { "disconnected" };
+            members.insert("conn_state".to_owned(), state.into());
+        }
+        members.into()
+    }
+
+    /// Whether a client with this id may match.
+    pub(crate) fn may_match(&self, clientid: &str) -> bool {
+        self.like.as_ref().is_none_or(|like| clientid.contains(like.as_str()))
+    }
+
+    pub(crate) fn matches(&self, session: &Session, version: &Version) -> bool {
         self.zone.is_none_or(|zone| session.zone == zone)
-            && self.like.as_ref().is_none_or(|like| session.clientid.contains(like.as_str()))
+            && self.may_match(&session.clientid)
             && self.connected.is_none_or(|connected| version.is_connected == connected)
     }
 
@@ -108,9 +129,9 @@ impl Selection {
 
 /// A session under the name of its node.
 #[derive(Clone, Copy, Debug)]
-struct At<'a> {
-    session: &'a Session,
-    node: &'a str,
+pub(crate) struct At<'a> {
+    pub(crate) session: &'a Session,
+    pub(crate) node: &'a str,
 }
 
 /// Who answered, as the answer has it.
@@ -121,10 +142,20 @@ pub(crate) struct Nodes {
     pub(crate) all_answered: bool,
 }
 
-type Wrong = Vec<String>;
+pub(crate) type Wrong = Vec<String>;
 
 /// Every expected node is counted or named; a node that nobody could have reached is named.
 pub(crate) fn nodes(truth: &Truth, window: Window, meta: &Value, wrong: &mut Wrong) -> Nodes {
+    let silent = (0..truth.occupants.len()).filter(|&slot| truth.is_empty(slot, window)).count();
+    let failed = meta["nodes"]["failed"].as_array().map_or(0, Vec::len);
+    if silent > failed {
+        wrong.push(format!("{silent} nodes were down all the time, {failed} are named"));
+    }
+    named(truth, meta, wrong)
+}
+
+/// Every expected node is counted or named.
+pub(crate) fn named(truth: &Truth, meta: &Value, wrong: &mut Wrong) -> Nodes {
     let slots = truth.occupants.len();
     let nodes = &meta["nodes"];
     let (total, answered) = (nodes["total"].as_u64(), nodes["answered"].as_u64());
@@ -144,16 +175,17 @@ pub(crate) fn nodes(truth: &Truth, window: Window, meta: &Value, wrong: &mut Wro
         }
         excused.extend(slots);
     }
-    let silent = (0..slots).filter(|&slot| truth.is_empty(slot, window)).count();
-    if silent > failed.len() {
-        wrong.push(format!("{silent} nodes were down all the time, {} are named", failed.len()));
-    }
     Nodes { excused, all_answered: failed.is_empty() }
 }
 
 impl Nodes {
+    /// Where all of them answered.
+    pub(crate) fn whole() -> Self {
+        Self { excused: BTreeSet::new(), all_answered: true }
+    }
+
     /// What must be seen: who was there all the time on nodes that answered.
-    fn owed<'a>(&self, truth: &'a Truth, window: Window, selection: &Selection) -> Vec<At<'a>> {
+    pub(crate) fn owed<'a>(&self, truth: &'a Truth, window: Window, selection: &Selection) -> Vec<At<'a>> {
         let mut owed = Vec::new();
         for slot in (0..truth.occupants.len()).filter(|slot| !self.excused.contains(slot)) {
             let Some(occupant) = truth.stable(slot, window) else { continue };
@@ -171,17 +203,17 @@ impl Nodes {
         owed
     }
 
-    fn owes(&self, truth: &Truth, window: Window, clientid: &str) -> bool {
+    pub(crate) fn owes(&self, truth: &Truth, window: Window, clientid: &str) -> bool {
         self.owed(truth, window, &everyone()).iter().any(|at| at.session.clientid == clientid)
     }
 }
 
-fn everyone() -> Selection {
+pub(crate) fn everyone() -> Selection {
     Selection { sort: Sort::Clientid, descending: false, zone: None, like: None, connected: None }
 }
 
 /// What may be seen: who was there at some moment, on any node.
-fn possible<'a>(truth: &'a Truth, window: Window, selection: &Selection) -> Vec<&'a Session> {
+pub(crate) fn possible<'a>(truth: &'a Truth, window: Window, selection: &Selection) -> Vec<&'a Session> {
     let sessions = truth.sessions().iter();
     sessions
         .filter(|session| session.within(window).any(|version| selection.matches(session, version)))
@@ -323,7 +355,7 @@ pub(crate) fn walk(state: &State, window: Window, selection: &Selection, seen: &
             wrong.push(format!("a walk shows {} twice", session.clientid));
         }
     }
-    let whole = Nodes { excused: BTreeSet::new(), all_answered: true };
+    let whole = Nodes::whole();
     for owed in whole.owed(&state.truth, window, selection) {
         if !unique.contains(&owed.session.uid) {
             wrong.push(format!("a walk skipped {}, who stayed", owed.session.clientid));
@@ -352,7 +384,7 @@ pub(crate) fn count(state: &State, answered: &Answered, selection: &Selection, w
     }
 }
 
-fn between(count: Option<u64>, least: usize, most: usize, wrong: &mut Wrong) {
+pub(crate) fn between(count: Option<u64>, least: usize, most: usize, wrong: &mut Wrong) {
     if !count.is_some_and(|count| (least as u64..=most as u64).contains(&count)) {
         wrong.push(format!("a count of {count:?} where there were {least} to {most}"));
     }
@@ -379,53 +411,6 @@ pub(crate) fn get(state: &State, answered: &Answered, clientid: &str, wrong: &mu
     }
 }
 
-/// A kick. Sessions that it is known to have ended are noted.
-pub(crate) fn kick(state: &mut State, answered: &Answered, clientid: &str, wrong: &mut Wrong) {
-    let window = answered.window;
-    let Some(answer) = &answered.answer else { return };
-    let truth = &state.truth;
-    let body = answer.json();
-    let kicked = |session: &&Session| {
-        let is_meanwhile = session.ended.is_some_and(|ended| window.from <= ended && ended <= window.to);
-        session.clientid == clientid && session.kicked && is_meanwhile
-    };
-    match (answer.status, body["code"].as_u64()) {
-        (200, Some(0)) => {
-            let nodes = nodes(truth, window, &body["meta"], wrong);
-            if nodes.owes(truth, window, clientid) {
-                wrong.push(format!("the kick of {clientid} was confirmed and it is still there"));
-            }
-            let data = body["data"].as_array().cloned().unwrap_or_default();
-            if data.is_empty() {
-                wrong.push("a kick that names no node".to_owned());
-            }
-            for row in &data {
-                let node = row["node"].as_str().unwrap_or_default();
-                let is_so = |session: &Session| truth.names(session.broker, window).contains(node);
-                if !truth.sessions().iter().filter(kicked).any(is_so) {
-                    wrong.push(format!("{clientid} is said to be kicked on {node}, where it was not"));
-                }
-            }
-            let ended: Vec<u32> = truth.sessions().iter().filter(kicked).map(|session| session.uid).collect();
-            state.kicks.confirmed.extend(ended.into_iter().map(|uid| (uid, window.to)));
-        }
-        (404, Some(112)) => {
-            let whole = Nodes { excused: BTreeSet::new(), all_answered: true };
-            if whole.owes(truth, window, clientid) {
-                wrong.push(format!("{clientid} is said not to be there, and was all the time"));
-            }
-            if (0..truth.occupants.len()).any(|slot| truth.is_empty(slot, window)) {
-                wrong.push(format!("{clientid} is said not to be there, though a node was down"));
-            }
-            if truth.sessions().iter().any(|session| kicked(&session)) {
-                wrong.push(format!("{clientid} is said not to be there, and was kicked"));
-            }
-        }
-        (502..=504, Some(101)) => {}
-        _ => wrong.push(format!("a kick answered {}", shown(answer))),
-    }
-}
-
 /// An export in NDJSON.
 pub(crate) fn ndjson(state: &State, answered: &Answered, selection: &Selection, wrong: &mut Wrong) {
     let Some(answer) = &answered.answer else { return };
@@ -433,8 +418,7 @@ pub(crate) fn ndjson(state: &State, answered: &Answered, selection: &Selection, 
         return refused(answer, wrong);
     }
     let (truth, window) = (&state.truth, answered.window);
-    let text = String::from_utf8_lossy(&answer.body);
-    let mut lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let mut lines = answer.lines();
     let end = lines.pop_if(|line| line.get("meta").is_some());
     if answer.is_whole && end.is_none() {
         wrong.push("an export that ends well without a last line".to_owned());
@@ -471,7 +455,7 @@ pub(crate) fn csv(state: &State, answered: &Answered, selection: &Selection, wro
     let text = String::from_utf8_lossy(&answer.body);
     let uids: BTreeSet<u32> =
         text.lines().skip(1).filter_map(|line| line.rsplit_once(',')?.1.parse().ok()).collect();
-    let whole = Nodes { excused: BTreeSet::new(), all_answered: true };
+    let whole = Nodes::whole();
     for owed in whole.owed(&state.truth, answered.window, selection) {
         if !uids.contains(&owed.session.uid) {
             let clientid = &owed.session.clientid;
@@ -494,26 +478,37 @@ pub(crate) fn blame(state: &State, answered: &Answered, wrong: &mut Wrong) {
     // Of an export it is the last line that names nodes.
     let line = text.lines().last().unwrap_or_default();
     let body = serde_json::from_str::<Value>(line).unwrap_or_else(|_| answer.json());
-    let is_short = answered.asked.timeout_ms.is_some_and(|timeout| timeout < ENOUGH_MS);
     for failed in body["meta"]["nodes"]["failed"].as_array().into_iter().flatten() {
         let reason = failed["reason"].as_str();
         // A broker that does not do as it is told fails the kick, by the same words.
         let is_unconfirmed = state.kicks.unconfirmed.iter().any(|(at, clientid, expected)| {
             let Window { from, to } = answered.window;
-            let is_kick = answered.asked.method == "DELETE"
-                && answered.asked.target == format!("/clients/{}", encode(clientid));
-            is_kick && (from..=to).contains(at) && reason == Some(expected)
+            (from..=to).contains(at) && reason == Some(expected) && is_kick_of(answered, clientid)
         });
         let is_excused = match reason {
             _ if is_unconfirmed => true,
             Some("protocol") => state.excuses.names,
-            Some("timeout") => state.excuses.any || is_short,
+            Some("timeout") => state.excuses.any || is_short(answered),
             Some("unreachable" | "overloaded" | "draining") => state.excuses.any,
             _ => false,
         };
         if !is_excused {
             wrong.push(format!("a node is named that did nothing wrong: {failed}"));
         }
+    }
+}
+
+/// Whether a request gave a node so little time that it may have been too little.
+pub(crate) fn is_short(answered: &Answered) -> bool {
+    answered.asked.timeout_ms.is_some_and(|timeout| timeout < ENOUGH_MS)
+}
+
+/// Whether a request has kicked, or tried to kick, this client.
+fn is_kick_of(answered: &Answered, clientid: &str) -> bool {
+    match (answered.asked.method, &answered.answer) {
+        ("DELETE", _) => answered.asked.target == format!("/clients/{}", encode(clientid)),
+        ("POST", Some(answer)) => answer.lines().iter().any(|line| line["clientid"] == clientid),
+        _ => false,
     }
 }
 
@@ -531,7 +526,7 @@ fn success(answered: &Answered, wrong: &mut Wrong) -> Option<Value> {
 }
 
 /// A 503 names the nodes that are lacking.
-fn refused(answer: &Answer, wrong: &mut Wrong) {
+pub(crate) fn refused(answer: &Answer, wrong: &mut Wrong) {
     let body = answer.json();
     let failed = body["meta"]["nodes"]["failed"].as_array().map_or(0, Vec::len);
     if body["code"] != 101 || failed == 0 {
@@ -539,6 +534,6 @@ fn refused(answer: &Answer, wrong: &mut Wrong) {
     }
 }
 
-fn shown(answer: &Answer) -> String {
+pub(crate) fn shown(answer: &Answer) -> String {
     format!("{} {}", answer.status, String::from_utf8_lossy(&answer.body))
 }

@@ -6,15 +6,17 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rollcall_tests::http::encode;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::check::{self, Place, Selection, Sort};
-use crate::http::{Answered, Asked, ask};
+use crate::http::{Answered, Asked, Bulk, ask};
+use crate::kicks::{self, Whom};
 use crate::truth::{Window, ZONES};
-use crate::world::{AskedKick, Shared, State, now};
+use crate::world::{Shared, State, now};
 
-/// How long after a kick the same client is not kicked again: what one kick did must not be taken for another's.
-pub(crate) const KICK_PAUSE: u64 = 8_000;
+/// Sessions that a bulk kick by filter may end.
+const MOST_KICKED: u64 = 16;
 
 /// Pages a walk may have.
 const LONGEST_WALK: usize = 60;
@@ -31,12 +33,13 @@ impl Client {
     pub(crate) async fn work(mut self, until: u64) {
         while now() < until {
             match self.rng.random_range(0..100) {
-                0..30 => self.list().await,
-                30..42 => self.walk().await,
-                42..58 => self.get().await,
-                58..72 => self.kick().await,
-                72..81 => self.count().await,
-                81..90 => self.export().await,
+                0..28 => self.list().await,
+                28..39 => self.walk().await,
+                39..53 => self.get().await,
+                53..65 => self.kick().await,
+                65..75 => self.kick_many().await,
+                75..83 => self.count().await,
+                83..90 => self.export().await,
                 90..93 => self.nodes().await,
                 _ => self.leave().await,
             }
@@ -49,7 +52,7 @@ impl Client {
             .choose(&mut self.rng)
             .unwrap_or(&None);
         let gateway = self.rng.random_range(0..self.gateways);
-        Asked { gateway, method, target, timeout_ms, leaves_after: None }
+        Asked { gateway, method, target, timeout_ms, leaves_after: None, bulk: None }
     }
 
     async fn get_from(&mut self, target: String) -> Answered {
@@ -156,26 +159,75 @@ impl Client {
 
     async fn kick(&mut self) {
         let clientid = self.someone();
-        let from = now();
         let asked = self.asked("DELETE", format!("/clients/{}", encode(&clientid)));
-        let kick = {
-            let mut state = self.world.lock();
-            let kicks = &mut state.kicks.asked;
-            if kicks.iter().any(|kick| kick.clientid == clientid && kick.to + KICK_PAUSE > from) {
-                return;
-            }
-            // Until it is answered it may take as long as this.
-            let to = from + asked.deadline_ms();
-            kicks.push(AskedKick { clientid: clientid.clone(), from, to });
-            kicks.len() - 1
-        };
+        let whom = Whom::Clients(vec![clientid.clone()]);
+        let Some(kick) = self.world.lock().kicks.begin(whom, &asked, now()) else { return };
         let answered = ask(&self.world, asked).await;
         self.check(&answered, |state, wrong| {
             if answered.answer.is_some() {
                 state.kicks.asked[kick].to = answered.window.to;
             }
-            check::kick(state, &answered, &clientid, wrong);
+            kicks::one(state, &answered, &clientid, wrong);
         });
+    }
+
+    async fn kick_many(&mut self) {
+        let is_dry_run = self.rng.random_bool(0.1);
+        // Whom nobody else is kicking is looked for some times.
+        for _ in 0..4 {
+            let (whom, bulk) = self.many(is_dry_run);
+            let most = bulk.most;
+            let asked = Asked { bulk: Some(bulk), ..self.asked("POST", "/client_kicks".to_owned()) };
+            if is_dry_run {
+                let answered = ask(&self.world, asked).await;
+                return self.check(&answered, |state, wrong| {
+                    kicks::dry_run(state, &answered, &whom, most, wrong);
+                });
+            }
+            let Some(kick) = self.world.lock().kicks.begin(whom, &asked, now()) else { continue };
+            let answered = ask(&self.world, asked).await;
+            return self.check(&answered, |state, wrong| {
+                if answered.answer.is_some() {
+                    state.kicks.asked[kick].to = answered.window.to;
+                }
+                kicks::many(state, &answered, kick, most, wrong);
+            });
+        }
+    }
+
+    /// Whom to kick by one request.
+    fn many(&mut self, is_dry_run: bool) -> (Whom, Bulk) {
+        let someone = self.someone();
+        let rng = &mut self.rng;
+        let rate = *[20, 200, 1000].choose(rng).unwrap_or(&1000);
+        let mut body = json!({"rate": rate, "dry_run": is_dry_run});
+        let mut most = MOST_KICKED;
+        let whom = if rng.random_bool(0.4) {
+            let mut ids = vec![someone];
+            for _ in 0..rng.random_range(0..6) {
+                ids.push(self.someone());
+            }
+            ids.sort();
+            ids.dedup();
+            most = ids.len() as u64;
+            body["clientids"] = json!(ids);
+            Whom::Clients(ids)
+        } else {
+            // By the end of somebody's id: so many that others can still be kicked meanwhile.
+            let end = someone.char_indices().rev().nth(1).map_or(0, |(at, _)| at);
+            let selection = Selection {
+                zone: rng.random_bool(0.2).then(|| *ZONES.choose(rng).unwrap_or(&ZONES[0])),
+                like: Some(someone[end..].to_owned()),
+                connected: rng.random_bool(0.2).then(|| rng.random()),
+                ..check::everyone()
+            };
+            body["filter"] = selection.members();
+            body["confirm"] = json!("all");
+            body["partial"] = json!(rng.random::<bool>());
+            body["max"] = json!(most);
+            Whom::Matching(selection)
+        };
+        (whom, Bulk { body, most, rate })
     }
 
     async fn count(&mut self) {
@@ -231,7 +283,8 @@ impl Client {
                 connected: None,
             };
             let target = format!("/clients?_limit=10000{}", selection.parameters());
-            let asked = Asked { gateway, method: "GET", target, timeout_ms: None, leaves_after: None };
+            let asked =
+                Asked { gateway, method: "GET", target, timeout_ms: None, leaves_after: None, bulk: None };
             let answered = ask(&self.world, asked).await;
             self.check(&answered, |state, wrong| {
                 let place = Place::Page { page: 1, limit: 10_000 };

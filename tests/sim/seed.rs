@@ -11,7 +11,8 @@ use turmoil::Sim;
 use crate::churn::Churn;
 use crate::fault::{self, Fault, Link, Planned};
 use crate::hosts::{self, gateway_host};
-use crate::load::{Client, KICK_PAUSE};
+use crate::kicks;
+use crate::load::Client;
 use crate::truth::{Truth, host};
 use crate::world::{Assignment, Shared, World, now};
 
@@ -116,8 +117,8 @@ pub(crate) fn run(seed: u64, show_log: bool) -> Outcome {
         }
     }
     let mut state = world.lock();
-    let late = kicks_out_of_place(&state);
-    state.violations.extend(late);
+    let wrong = kicks::out_of_place(&state);
+    state.violations.extend(wrong);
     Outcome {
         hash: state.hash(),
         events: state.events(),
@@ -279,39 +280,4 @@ fn restart(sim: &mut Sim<'_>, host: String) {
     if !sim.is_host_running(host.as_str()) {
         sim.bounce(host);
     }
-}
-
-/// Kicks that nobody asked for, of sessions that began after the kick was answered, or several where one was asked for.
-fn kicks_out_of_place(state: &crate::world::State) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut by_request = vec![Vec::new(); state.kicks.asked.len()];
-    for &(at, uid) in &state.kicks.done {
-        let Some(session) = state.truth.session(uid) else { continue };
-        let mut asked = state.kicks.asked.iter().enumerate();
-        let asked = asked.find(|(_, asked)| {
-            let is_in_time = asked.from <= at && at <= asked.to + KICK_PAUSE;
-            asked.clientid == session.clientid && is_in_time && session.born() <= asked.to
-        });
-        match asked {
-            Some((request, _)) => by_request[request].push(session),
-            None => {
-                let client = &session.clientid;
-                wrong.push(format!("at {at} ms: {client} was kicked, which nobody asked for"));
-            }
-        }
-    }
-    for (asked, sessions) in state.kicks.asked.iter().zip(by_request) {
-        let [first, second, ..] = sessions[..] else { continue };
-        let to = asked.to + KICK_PAUSE;
-        let window = crate::truth::Window { from: asked.from, to };
-        let mut there = state.truth.sessions().iter().filter(|session| session.clientid == asked.clientid);
-        // Where a client is on several brokers it is looked for once more.
-        let is_elsewhere =
-            there.any(|session| session.broker != first.broker && session.within(window).next().is_some());
-        if second.broker == first.broker && !is_elsewhere {
-            let client = &asked.clientid;
-            wrong.push(format!("one kick of {client} at {} ms ended two of its sessions", asked.from));
-        }
-    }
-    wrong
 }

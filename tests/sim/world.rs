@@ -1,12 +1,12 @@
 //! What all hosts of one simulation share: the truth, the log, and what went wrong.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 
+use crate::kicks::Kicks;
 use crate::truth::Truth;
 
 /// Shared by all hosts. They run on one thread, so nobody ever waits for the lock.
@@ -67,26 +67,6 @@ pub(crate) struct Excuses {
     pub(crate) any: bool,
     /// Addresses change hands, or two have one name, so that an honest node may look like none.
     pub(crate) names: bool,
-}
-
-/// Kicks asked for and carried out.
-#[derive(Debug, Default)]
-pub(crate) struct Kicks {
-    pub(crate) asked: Vec<AskedKick>,
-    /// When which session was ended by one.
-    pub(crate) done: Vec<(u64, u32)>,
-    /// When a broker did not confirm one, of which client, and the reason its node is then named for.
-    pub(crate) unconfirmed: Vec<(u64, String, &'static str)>,
-    /// Sessions that a confirmed kick has ended, and when that was known.
-    pub(crate) confirmed: BTreeMap<u32, u64>,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct AskedKick {
-    pub(crate) clientid: String,
-    pub(crate) from: u64,
-    /// When it was answered, or given up.
-    pub(crate) to: u64,
 }
 
 impl World {
