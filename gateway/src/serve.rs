@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use self::activity::{Activity, Noted};
+use self::activity::{Abandoned, Activity, Noted};
 use self::stream::HttpStream;
 use self::transport::Transport;
 use crate::byte_stream::BoxedStream;
@@ -42,6 +42,10 @@ mod transport;
 
 /// How far hyper's own limit on a request's head lies above ours: a head up to there is answered with a reason.
 const HEAD_ROOM: usize = 2 << 20;
+
+/// How long an HTTP/2 connection that was told to end waits for requests that were on their way, if its client does not say
+/// that there are none.
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
 
 /// What an HTTP/2 client that knows its server speaks begins with.
 const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -129,10 +133,23 @@ async fn connection(
             .max_header_list_size(u32::try_from(limits.head_bytes + HEAD_ROOM).unwrap_or(u32::MAX))
             .keep_alive_interval(Duration::from_secs(20))
             .keep_alive_timeout(limits.read_timeout);
+        let mut connection = pin!(http.serve_connection(io, service));
         tokio::select! {
-            served = watcher.watch(http.serve_connection(io, service)) => served?,
-            () = activity.abandoned(limits.read_timeout, stream::STALLED) => {}
+            served = connection.as_mut() => return Ok(served?),
+            () = draining.cancelled() => activity.begin_again(),
+            abandoned = activity.abandoned(limits.read_timeout, stream::STALLED) => match abandoned {
+                Abandoned::Idle => activity.begin_again(),
+                Abandoned::Stalled => return Ok(()),
+            },
         }
+        // A request that is on its way is still answered, and the client knows that the next needs another connection.
+        connection.as_mut().graceful_shutdown();
+        tokio::select! {
+            served = connection => served?,
+            _ = activity.abandoned(LAST_REQUESTS, stream::STALLED) => {}
+        }
+        // By it a drain knows of this connection.
+        drop(watcher);
     } else {
         let service = service_fn(move |request| {
             let answer = answer(request);

@@ -244,10 +244,50 @@ async fn an_idle_http2_connection_is_closed_though_it_answers_pings() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let begun = Instant::now();
-    // Whether the end is a clean one for the client is a matter of moments.
-    let _ = connection.await.unwrap();
+    // It is told, rather than cut off.
+    connection.await.unwrap().unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert!(sender.send_request(request()).await.is_err());
+    gateway.stop().await;
+}
+
+/// The next frame of HTTP/2: its type, flags, stream and payload; `None` at the end.
+async fn frame(stream: &mut TcpStream) -> Option<(u8, u8, u32, Vec<u8>)> {
+    let mut head = [0; 9];
+    timeout(Duration::from_secs(10), stream.read_exact(&mut head)).await.expect("a frame in time").ok()?;
+    let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
+}
+
+#[tokio::test]
+async fn a_request_that_crosses_the_end_of_an_idle_http2_connection_is_answered() {
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    let gateway = Gateway::start().await;
+    let mut stream = gateway.connect().await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    stream.write_all(&[b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &settings[..]].concat()).await.unwrap();
+    while frame(&mut stream).await.expect("it says that it ends").0 != GOAWAY {}
+    // As if it had been sent before that came. Nor does this client say that nothing else is on its way.
+    let mut block = vec![0x82, 0x86];
+    for (name, value) in [(0x04, "/health/live"), (0x01, "gateway")] {
+        block.extend([name, u8::try_from(value.len()).unwrap()]);
+        block.extend(value.as_bytes());
+    }
+    let mut request = vec![0, 0, u8::try_from(block.len()).unwrap(), HEADERS, 5, 0, 0, 0, 1];
+    request.extend(block);
+    stream.write_all(&request).await.unwrap();
+    let answer = loop {
+        let (kind, _, id, payload) = frame(&mut stream).await.expect("an answer");
+        if (kind, id) == (HEADERS, 1) {
+            break payload;
+        }
+    };
+    assert_eq!(answer[0], 0x88, ":status 200");
+    let begun = Instant::now();
+    while frame(&mut stream).await.is_some() {}
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
     gateway.stop().await;
 }
 

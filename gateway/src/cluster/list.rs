@@ -244,7 +244,7 @@ async fn whole_key(
         owner.map(|node| Asked { node, snapshot: LIVE, ranks: 0..MAX_WINDOW.into(), from_end: false });
     let asked = asked.collect();
     let until = task.cluster.share(task.deadline, 1, 2);
-    let (answers, failures) = fetch(task, Some(&after), asked, false, until).await;
+    let (answers, failures) = fetch(task, (Some(&after), Some(&after)), asked, false, until).await;
     if !failures.is_empty() {
         return Err(ClusterError::NobodyAnswered { failed: fanout::failed_nodes(&failures) });
     }
@@ -271,10 +271,10 @@ fn expected(task: Task<'_>, place: &Place, nodes: &[Arc<Node>]) -> (Vec<Expected
     (expected, total)
 }
 
-/// Asks nodes for rows.
+/// Asks nodes for rows: of ranks that are counted from behind the first key, and all of which have to stand behind the second.
 async fn fetch(
     Task { cluster, query, .. }: Task<'_>,
-    after: Option<&v1::Key>,
+    (after, behind): (Option<&v1::Key>, Option<&v1::Key>),
     asked: Vec<Asked>,
     with_statistics: bool,
     until: Instant,
@@ -295,8 +295,8 @@ async fn fetch(
             from_end,
         };
         async move {
-            call::read_by(until, cluster.retry_budget(), || receive(&node, query, message.clone(), until))
-                .await
+            let received = || receive(&node, query, message.clone(), behind, until);
+            call::read_by(until, cluster.retry_budget(), received).await
         }
     })
     .await
@@ -307,6 +307,7 @@ async fn receive(
     node: &Node,
     query: &ListQuery,
     message: v1::ListRequest,
+    behind: Option<&v1::Key>,
     until: Instant,
 ) -> Result<(String, Rows), CallError> {
     let (offset, limit, from_end) = (message.offset, message.limit, message.from_end);
@@ -323,6 +324,12 @@ async fn receive(
         read(&chunk)?;
     }
     rows.belong_to(&name, query.order).map_err(|error| CallError::protocol(error.to_string()))?;
+    if let Some(key) = behind {
+        let key = query.order.key_from_wire(key).map_err(|error| CallError::protocol(error.to_string()))?;
+        if !rows.stand_behind(query.order, &key) {
+            return Err(CallError::protocol("a row before the key that the page begins behind"));
+        }
+    }
     let start = start_of(&head, offset, limit, from_end, query, rows.len() as u64)?;
     if is_of_all {
         node.note_clients(head.count);

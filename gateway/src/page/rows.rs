@@ -156,6 +156,12 @@ impl NodeRows {
         Ok(())
     }
 
+    /// Whether all of them, in order as [`Self::belong_to`] has found them, stand behind a key.
+    #[must_use]
+    pub fn stand_behind(&self, order: Order, key: &KeyRef<'_>) -> bool {
+        self.is_empty() || order.compare(&self.key(order, 0), key).is_gt()
+    }
+
     /// Whose they are; empty before [`Self::belong_to`].
     #[must_use]
     pub fn node(&self) -> &str {

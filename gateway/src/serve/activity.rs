@@ -58,21 +58,39 @@ impl Activity {
         Exchange { activity: self.clone(), number }
     }
 
+    /// Counts idle time from now on.
+    pub(super) fn begin_again(&self) {
+        self.lock().idle_since = Instant::now();
+    }
+
     /// Ready when nothing was asked for in so long a time, or an answer was there to be taken and none of it was.
-    pub(super) async fn abandoned(&self, idle: Duration, stalled: Duration) {
+    pub(super) async fn abandoned(&self, idle: Duration, stalled: Duration) -> Abandoned {
         loop {
-            let due = {
+            let (due, why) = {
                 let state = self.lock();
                 let waiting = state.open.values().flatten().min().map(|since| *since + stalled);
-                if state.open.is_empty() { Some(state.idle_since + idle) } else { waiting }
+                if state.open.is_empty() {
+                    (Some(state.idle_since + idle), Abandoned::Idle)
+                } else {
+                    (waiting, Abandoned::Stalled)
+                }
             };
             let left = due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()));
             if left.is_zero() {
-                return;
+                return why;
             }
             sleep(left.min(LOOK)).await;
         }
     }
+}
+
+/// Why nobody seems to be at a connection's other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Abandoned {
+    /// Nothing was asked for.
+    Idle,
+    /// An answer is not taken.
+    Stalled,
 }
 
 /// A request and its answer.

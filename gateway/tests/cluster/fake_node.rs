@@ -79,6 +79,14 @@ pub(crate) enum Behaviour {
     GoneInKick,
     /// Kicks find another incarnation of the agent.
     RestartedInKick,
+    /// Kicks find another session than the one located, and from then on nobody can be located.
+    ReconnectedAndSilent,
+    /// From the first kick on nobody can be located.
+    SilentAfterKick,
+    /// Sends rows from before the key that a list begins behind, as if they were those behind it.
+    BeginsBeforeKey,
+    /// Refuses exports.
+    OverloadedInExports,
 }
 
 #[derive(Debug)]
@@ -284,7 +292,10 @@ impl Node for Service {
         } else {
             (first + request.offset).min(count)
         };
-        let mut rows: Vec<v1::Client> = matching.into_iter().skip(start as usize).take(limit).collect();
+        let is_behind = first > 0 || request.snapshot != 0 && request.offset > 0;
+        let is_early = node.behaviour == Behaviour::BeginsBeforeKey && is_behind;
+        let from = if is_early { start - 1 } else { start };
+        let mut rows: Vec<v1::Client> = matching.into_iter().skip(from as usize).take(limit).collect();
         if node.behaviour == Behaviour::TooFewRows {
             rows.pop();
         }
@@ -357,6 +368,9 @@ impl Node for Service {
         use futures::StreamExt as _;
         let node = Arc::clone(&self.0);
         node.misbehave().await?;
+        if node.behaviour == Behaviour::OverloadedInExports {
+            return Err(Status::resource_exhausted("busy"));
+        }
         let request = request.into_inner();
         let mut rows = node.matching(request.filter, order_of(request.order));
         for row in &mut rows {
@@ -407,6 +421,10 @@ impl Node for Service {
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         self.0.misbehave().await?;
+        let falls_silent = [Behaviour::ReconnectedAndSilent, Behaviour::SilentAfterKick];
+        if falls_silent.contains(&self.0.behaviour) && self.0.calls.kicks.load(Ordering::Relaxed) > 0 {
+            std::future::pending::<()>().await;
+        }
         let clientid = request.into_inner().clientid;
         let filter = v1::Filter { clientid: vec![clientid], ..v1::Filter::default() };
         let mut clients = self.0.matching(Some(filter), Order::default());
@@ -421,7 +439,7 @@ impl Node for Service {
         let request = request.into_inner();
         let outcome = match self.0.behaviour {
             Behaviour::HangInKick => std::future::pending().await,
-            Behaviour::Reconnected => Outcome::OtherSession,
+            Behaviour::Reconnected | Behaviour::ReconnectedAndSilent => Outcome::OtherSession,
             Behaviour::OverloadedInKick => return Err(Status::resource_exhausted("busy")),
             Behaviour::GoneInKick => Outcome::NotFound,
             Behaviour::RestartedInKick => {

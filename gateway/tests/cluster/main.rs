@@ -318,6 +318,28 @@ async fn a_node_that_fails_is_named_and_the_others_rows_stand() {
 }
 
 #[tokio::test]
+async fn rows_from_before_the_cursor_are_a_protocol_failure() {
+    let order = Order::default();
+    let good = FakeNode::new("n0", rows(0, 8000, false), Behaviour::Honest);
+    let bad = FakeNode::new("n1", rows(1, 8000, false), Behaviour::BeginsBeforeKey);
+    let cluster = cluster_of(&[Arc::clone(&good), Arc::clone(&bad)]).await;
+    // By rows at once, and by a selection.
+    for limit in [50, 6000] {
+        let surveys = bad.calls.surveys.load(Relaxed);
+        let first = list(&cluster, &query(1, limit, order)).await.unwrap();
+        assert!(first.completeness.is_whole());
+        let next = first.next.unwrap();
+        let start = Start::Cursor(Position::After(next.clone()));
+        let second = list(&cluster, &ListQuery { start, ..query(1, limit, order) }).await.unwrap();
+        assert_eq!(second.completeness.failed, [failed("n1", Reason::Protocol)], "{limit}");
+        let all = model(std::slice::from_ref(&good), order);
+        let behind = all.into_iter().filter(|(clientid, _)| *clientid > next.clientid);
+        assert!(ids(&second) == behind.take(limit as usize).collect::<Vec<_>>(), "{limit}");
+        assert_eq!(bad.calls.surveys.load(Relaxed) > surveys, limit == 6000, "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn a_lying_survey_is_a_protocol_failure() {
     let good = FakeNode::new("n0", rows(0, 8000, false), Behaviour::Honest);
     let liar = FakeNode::new("n1", rows(1, 8000, false), Behaviour::LyingSurvey);

@@ -91,7 +91,8 @@ pub(super) async fn page(
         task.cluster.share(task.deadline, 1, 2)
     };
     let asked = (0..nodes.len()).map(|at| asked(&nodes[at], &way.ask, at)).collect();
-    let (mut answers, failures) = fetch(task, way.after(place), asked, true, until).await;
+    let after = way.after(place);
+    let (mut answers, failures) = fetch(task, (after, after), asked, true, until).await;
     let mut came = Merged::of(task, way, &answers);
     let mut shipped = came.order.len() as u64;
     let mut page = came.page(task, place);
@@ -212,7 +213,8 @@ async fn ask_again(
         Asked { node, snapshot: LIVE, ranks: 0..*window, from_end }
     });
     let until = task.cluster.share(task.deadline, 1, 2);
-    let (again, mut failures) = fetch(task, way.after(place), asked.collect(), true, until).await;
+    let after = way.after(place);
+    let (again, mut failures) = fetch(task, (after, after), asked.collect(), true, until).await;
     for answer in again {
         let Some(first) = answers.iter_mut().find(|first| Arc::ptr_eq(&first.node, &answer.node)) else {
             continue;
