@@ -2,8 +2,8 @@
 //!
 //! One JSON object a line, in a file of its own or, without one, in the log under the target
 //! [`TARGET`]. A kick has two lines: `asked` before anything is done, and one with its outcome. A kick whose first line
-//! cannot be written is not carried out, so that a full disk or a lost mount hides nothing; if the second cannot be
-//! written the log says so. A kick that was refused has one line; of those that an address asks for
+//! cannot be written is not carried out, so that a full disk or a lost mount hides nothing. There is room for both lines, or
+//! it is not carried out either; if the second cannot be written for all that the log says so. A kick that was refused has one line; of those that an address asks for
 //! without a right key, twenty lines and one more a second, which counts the others. A request that is dropped midway is on record as
 //! `unknown`. A bulk kick has two lines of its own, the first with its body, and between them two for each client, like
 //! any kick, under the request's id. No line holds a secret.
@@ -39,7 +39,7 @@ pub(crate) enum Outcome {
     NotFound,
     /// The session that a bulk kick found was gone before it was kicked.
     Gone,
-    /// The client had another session by then.
+    /// The client had another session by then, and may be connected.
     Moved,
     /// It was not allowed, or could not be understood.
     Refused,
@@ -105,8 +105,9 @@ pub(crate) struct Record {
 /// written all the same when the disk comes round.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(2);
 
-/// Records that may wait for the disk. Beyond them kicks are not recorded, and so not carried out.
-const MOST_WAITING: usize = 1_024;
+/// Records that may wait for the disk, those to come of kicks that are under way included. Beyond them kicks are not
+/// recorded, and so not carried out.
+const MOST_WAITING: usize = 4_096;
 
 /// Where records go. Clones are the same place.
 #[derive(Clone, Debug, Default)]
@@ -121,6 +122,13 @@ struct Line {
     text: Option<String>,
     written: oneshot::Sender<io::Result<()>>,
 }
+
+/// Room for one record, which is certain to be taken.
+#[derive(Debug)]
+pub(crate) struct Place(
+    /// In the log where there is none.
+    Option<mpsc::OwnedPermit<Line>>,
+);
 
 #[derive(Debug)]
 struct AuditFile {
@@ -150,24 +158,14 @@ impl Audit {
         Ok(Self { lines: Some(lines) })
     }
 
-    /// Puts a record in place.
+    /// Takes a place for a record to come.
     ///
     /// # Errors
-    /// The file takes no more. `TimedOut`: it has not taken this one yet, and may still do.
-    pub(crate) async fn put(&self, record: &Record) -> io::Result<()> {
-        let line = serde_json::to_string(record)?;
-        let Some(lines) = &self.lines else {
-            tracing::info!(target: TARGET, record = line, "audit");
-            return Ok(());
-        };
-        let (written, is_written) = oneshot::channel();
+    /// `QuotaExceeded`: there is none.
+    pub(crate) fn reserve(&self) -> io::Result<Place> {
+        let Some(lines) = &self.lines else { return Ok(Place(None)) };
         let full = |_| io::Error::new(io::ErrorKind::QuotaExceeded, "too many records wait for the disk");
-        lines.try_send(Line { text: Some(line), written }).map_err(full)?;
-        let ended = |_| io::Error::other("the audit log's thread has ended");
-        match timeout(WRITTEN_WITHIN, is_written).await {
-            Ok(outcome) => outcome.map_err(ended)?,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk takes its time")),
-        }
+        Ok(Place(Some(lines.clone().try_reserve_owned().map_err(full)?)))
     }
 
     /// Waits until what was put so far is written, though not for long.
@@ -181,6 +179,27 @@ impl Audit {
         };
         if timeout(WRITTEN_WITHIN, flushed).await.is_err() {
             tracing::error!("records still wait for the disk at the end, and are lost");
+        }
+    }
+}
+
+impl Place {
+    /// Puts a record here.
+    ///
+    /// # Errors
+    /// The file takes no more. `TimedOut`: it has not taken this one yet, and may still do.
+    pub(crate) async fn put(self, record: &Record) -> io::Result<()> {
+        let line = serde_json::to_string(record)?;
+        let Some(place) = self.0 else {
+            tracing::info!(target: TARGET, record = line, "audit");
+            return Ok(());
+        };
+        let (written, is_written) = oneshot::channel();
+        place.send(Line { text: Some(line), written });
+        let ended = |_| io::Error::other("the audit log's thread has ended");
+        match timeout(WRITTEN_WITHIN, is_written).await {
+            Ok(outcome) => outcome.map_err(ended)?,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the disk takes its time")),
         }
     }
 }
@@ -255,15 +274,19 @@ mod tests {
         }
     }
 
+    async fn put(audit: &Audit, record: &Record) -> io::Result<()> {
+        audit.reserve()?.put(record).await
+    }
+
     #[tokio::test]
     async fn records_are_lines_and_the_file_may_be_moved_away() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let audit = Audit::to_file(&path).unwrap();
-        audit.put(&record("line\n\"1\"")).await.unwrap();
+        put(&audit, &record("line\n\"1\"")).await.unwrap();
         let moved = folder.path().join("audit.jsonl.1");
         std::fs::rename(&path, &moved).unwrap();
-        audit.put(&record("2")).await.unwrap();
+        put(&audit, &record("2")).await.unwrap();
         insta::assert_snapshot!(std::fs::read_to_string(&moved).unwrap(), @r#"{"time":"2026-01-01T00:00:00Z","request":"r1","remote":"10.0.0.1:5000","key":"ops","action":"kick","clientid":"line\n\"1\"","node":null,"outcome":"kicked","status":200,"kicked_on":["a@h"]}"#);
         assert!(std::fs::read_to_string(&path).unwrap().contains(r#""clientid":"2""#));
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
@@ -274,11 +297,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("audit.jsonl");
         let audit = Audit::to_file(&path).unwrap();
-        audit.put(&record("first")).await.unwrap();
+        put(&audit, &record("first")).await.unwrap();
         // As a full disk leaves it, and the next start finds it.
         std::fs::write(&path, r#"{"time":"#).unwrap();
         let audit = Audit::to_file(&path).unwrap();
-        audit.put(&record("whole")).await.unwrap();
+        put(&audit, &record("whole")).await.unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         let last: serde_json::Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
         assert_eq!((text.lines().count(), &last["clientid"]), (2, &"whole".into()));
@@ -294,7 +317,7 @@ mod tests {
         let audit = Audit::to_file(&path).unwrap();
         let begun = std::time::Instant::now();
         let line = record("c");
-        let puts = (0..3_000).map(|_| audit.put(&line));
+        let puts = (0..6_000).map(|_| put(&audit, &line));
         let kinds: Vec<_> = futures::future::join_all(puts)
             .await
             .into_iter()
@@ -312,7 +335,7 @@ mod tests {
             lines.take_while(|line| !line.contains("\"last\"")).count()
         });
         audit.flush().await;
-        audit.put(&record("last")).await.unwrap();
+        put(&audit, &record("last")).await.unwrap();
         let written = kinds.iter().filter(|kind| **kind != Err(io::ErrorKind::QuotaExceeded)).count();
         assert_eq!(reading.join().unwrap(), written);
     }
@@ -320,7 +343,7 @@ mod tests {
     #[tokio::test]
     async fn a_full_disk_is_an_error() {
         let audit = Audit::to_file(Path::new("/dev/full")).unwrap();
-        let error = audit.put(&record("c")).await.unwrap_err();
+        let error = put(&audit, &record("c")).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(Audit::to_file(Path::new("/nowhere/audit")).is_err());
     }

@@ -14,7 +14,7 @@ use super::call::{self, CallError};
 use super::fanout;
 use super::get::locate;
 use super::node::Node;
-use super::{Cluster, ClusterError, KickAnswer, Scope};
+use super::{Cluster, ClusterError, KickAnswer, Scope, is_refusal};
 use crate::page::completeness::FailedNode;
 
 /// Times a client that moved between being found and being kicked is looked for.
@@ -75,7 +75,11 @@ pub(super) async fn kick(
             match outcome {
                 Ok((Outcome::Kicked, _)) => kicked_on.push(found.owner.identity.name.clone()),
                 Ok(_) => still_there = true,
-                Err(owner) => failed = Some(owner),
+                // Of several that did not confirm, one that may have done it all the same is told of.
+                Err(owner) => {
+                    let is_known = failed.as_ref().is_some_and(|known| !is_refusal(known.reason));
+                    failed = failed.filter(|_| is_known).or(Some(owner));
+                }
             }
         }
         kicked_on.sort();

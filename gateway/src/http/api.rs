@@ -138,8 +138,7 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
         Ok(key) => key,
         Err(error) => {
             let response = refuse(None, error).await;
-            // Many HTTP clients read no answer before they have sent all of their request.
-            let _ = limits::drop_body(&api.limits, body).await;
+            limits::drop_body_later(&api.limits, body);
             return response;
         }
     };

@@ -37,7 +37,7 @@ use super::pieces::pieces;
 use super::query;
 use super::record::{Ending, Pending};
 use crate::audit::{Audit, Outcome};
-use crate::cluster::{Cluster, ClusterError, CountQuery};
+use crate::cluster::{Cluster, ClusterError, CountQuery, Sessions};
 use crate::keys::{Key, Role};
 use crate::page::completeness::Completeness;
 use crate::page::groups::{GroupBy, Value};
@@ -84,8 +84,7 @@ impl BulkKicks {
             Ok(place) => self.read(body, deadline).await.map(|(json, request)| (place, json, request)),
             Err(error) => {
                 pending.end(without_success(&error)).await;
-                // Many HTTP clients read no answer before they have sent all of their request.
-                let _ = limits::drop_body(&self.limits, body).await;
+                limits::drop_body_later(&self.limits, body);
                 return Err(error);
             }
         };
@@ -181,31 +180,46 @@ impl BulkKicks {
                 Ok((targets, Completeness { total, answered: total, failed: Vec::new() }))
             }
             Which::Matching { filter, partial, confirmed } => {
-                let everybody = || self.count(Filter::default(), request, deadline);
+                let everybody = || self.by_node(Filter::default(), request, deadline);
                 // Before and after, as some may come and go meanwhile.
-                let before = if *confirmed { 0 } else { everybody().await? };
+                let before = if *confirmed { None } else { Some(everybody().await?) };
                 let found = self.cluster.sessions(filter, &request.scope, most, deadline).await;
                 let found = found.map_err(in_body)?;
                 check_partial(*partial, &found.completeness)?;
                 if found.more {
-                    let count = self.count(Filter::clone(filter), request, deadline).await?;
+                    let count = self.by_node(Filter::clone(filter), request, deadline).await?.count;
                     // Some may have left since.
                     let count = count.max(most as u64 + 1);
                     return Err(ApiError::TooManyToKick { count, what: "sessions match", most });
                 }
-                let targets: Vec<_> = found.sessions.into_iter().map(Target::Session).collect();
-                if !confirmed && targets.len() > 1 && before.min(everybody().await?) <= targets.len() as u64 {
-                    return Err(BadBody::Unconfirmed.into());
+                if let Some(before) = before.filter(|_| found.sessions.len() > 1) {
+                    let after = everybody().await?;
+                    if before.are_all(&found) || after.are_all(&found) {
+                        return Err(BadBody::Unconfirmed.into());
+                    }
                 }
+                let targets = found.sessions.into_iter().map(Target::Session).collect();
                 Ok((targets, found.completeness))
             }
         }
     }
 
-    /// How many sessions match, on the nodes that the request is about.
-    async fn count(&self, filter: Filter, request: &BulkRequest, deadline: Instant) -> Result<u64, ApiError> {
-        let query = CountQuery { filter, group_by: None, top: 0, scope: request.scope.clone() };
-        Ok(self.cluster.count(&query, deadline).await.map_err(in_body)?.count)
+    /// How many sessions match, on each of the nodes that the request is about.
+    async fn by_node(
+        &self,
+        filter: Filter,
+        request: &BulkRequest,
+        deadline: Instant,
+    ) -> Result<Counted, ApiError> {
+        let scope = request.scope.clone();
+        let query = CountQuery { filter, group_by: Some(GroupBy::Node), top: usize::MAX, scope };
+        let counted = self.cluster.count(&query, deadline).await.map_err(in_body)?;
+        let groups = counted.top.map_or_else(Vec::new, |top| top.groups);
+        let by_node = groups.into_iter().filter_map(|group| match group.value {
+            Some(Value::Text(node)) => Some((node, group.count)),
+            _ => None,
+        });
+        Ok(Counted { count: counted.count, by_node: by_node.collect(), completeness: counted.completeness })
     }
 
     async fn dry_run(&self, request: &BulkRequest, deadline: Instant) -> Result<Response, ApiError> {
@@ -213,39 +227,43 @@ impl BulkKicks {
             Which::Ids(ids) => (Filter { clientid: ids.clone(), ..Filter::default() }, true),
             Which::Matching { filter, partial, .. } => (Filter::clone(filter), *partial),
         };
-        let by_node = CountQuery {
-            filter: filter.clone(),
-            group_by: Some(GroupBy::Node),
-            top: usize::MAX,
-            scope: request.scope.clone(),
-        };
         let (counted, sample) = futures::future::join(
-            self.cluster.count(&by_node, deadline),
+            self.by_node(filter.clone(), request, deadline),
             self.cluster.sessions(&filter, &request.scope, SAMPLE, deadline),
         )
         .await;
-        let (counted, sample) = (counted.map_err(in_body)?, sample.map_err(in_body)?);
-        let mut completeness = counted.completeness;
+        let (Counted { count, by_node, mut completeness }, sample) = (counted?, sample.map_err(in_body)?);
         for node in sample.completeness.failed {
             completeness.lacks(node);
         }
         check_partial(partial, &completeness)?;
-        let groups = counted.top.map_or_else(Vec::new, |top| top.groups);
-        let by_node: Vec<(String, u64)> = groups
-            .into_iter()
-            .filter_map(|group| match group.value {
-                Some(Value::Text(node)) => Some((node, group.count)),
-                _ => None,
-            })
-            .collect();
         let sample = sample.sessions.iter().map(|session| (session.node(), session.clientid()));
         let limited = match &request.which {
             Which::Ids(ids) => ids.len() as u64,
-            Which::Matching { .. } => counted.count,
+            Which::Matching { .. } => count,
         };
         let max = (request.most, limited <= request.most as u64);
-        let body = lines::dry_run(counted.count, max, &by_node, &completeness, sample);
+        let body = lines::dry_run(count, max, &by_node, &completeness, sample);
         Ok(noted(envelope::json(StatusCode::OK, &body), &completeness))
+    }
+}
+
+/// How many sessions there are, and of those on which node.
+struct Counted {
+    count: u64,
+    by_node: Vec<(String, u64)>,
+    completeness: Completeness,
+}
+
+impl Counted {
+    /// Whether those that were found are all that there are, for all that is known: on the nodes that answered both times.
+    /// Nodes come and go, and one that was not asked for its sessions has none that the filter might exclude.
+    fn are_all(&self, found: &Sessions) -> bool {
+        let failed = |of: &Completeness, node: &str| of.failed.iter().any(|failed| failed.node == node);
+        let there = self.by_node.iter().filter(|(node, _)| !failed(&found.completeness, node));
+        let there: u64 = there.map(|(_, count)| count).sum();
+        let found = found.sessions.iter().filter(|session| !failed(&self.completeness, session.node()));
+        there <= found.count() as u64
     }
 }
 

@@ -122,6 +122,8 @@ pub(super) fn without_success(error: &ApiError) -> Ending {
 fn outcome_of(error: &ApiError) -> Outcome {
     match error {
         ApiError::Cluster(ClusterError::NotFound { .. }) => Outcome::NotFound,
+        // Which sessions were ended is known. It may have others by now.
+        ApiError::Cluster(ClusterError::Moved { .. }) => Outcome::Moved,
         ApiError::Cluster(error) if error.may_have_kicked() => Outcome::Unknown,
         ApiError::Deadline { kick: true } => Outcome::Unknown,
         ApiError::Cluster(_) | ApiError::Internal { .. } | ApiError::Deadline { kick: false } => {

@@ -106,6 +106,13 @@ pub(super) async fn drop_body(limits: &Limits, body: Body) -> Result<(), ApiErro
     receive(body, limits.body_bytes, limits.read_timeout, drop).await
 }
 
+/// Reads a body that nobody wants to its end after the answer: many HTTP clients read none before they have sent all of
+/// their request, and an answer that waited for that would come too late where it is not sent.
+pub(super) fn drop_body_later(limits: &Limits, body: Body) {
+    let limits = *limits;
+    tokio::spawn(async move { drop_body(&limits, body).await });
+}
+
 /// Reads the body of a bulk kick.
 pub(super) async fn kick_body(limits: &Limits, body: Body) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();

@@ -1,11 +1,11 @@
 //! A kick on its way into the record: a line before it is carried out, and one when it has ended.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 
 use http::request::Parts;
 
 use super::observe::{RemoteAddress, RequestId};
-use crate::audit::{Audit, Outcome, Record, Totals};
+use crate::audit::{Audit, Outcome, Place, Record, Totals};
 use crate::http::Json;
 use crate::keys::Key;
 
@@ -14,6 +14,8 @@ use crate::keys::Key;
 pub(super) struct Pending {
     audit: Audit,
     record: Record,
+    /// Room for the last line, taken together with that for the first.
+    last: Option<Place>,
     begun: bool,
     /// The first line is on its way, so that nothing is done yet.
     beginning: bool,
@@ -57,7 +59,7 @@ impl Pending {
             kicked_on: Vec::new(),
             message: None,
         };
-        Self { audit: audit.clone(), record, begun: false, beginning: false, harmless: false }
+        Self { audit: audit.clone(), record, last: None, begun: false, beginning: false, harmless: false }
     }
 
     /// Of one client, as far as it is known.
@@ -70,7 +72,8 @@ impl Pending {
     /// One kick of those that this request asks for.
     pub(super) fn one(&self, clientid: &str, node: Option<&str>) -> Self {
         let record = Record { action: KICK, ..self.record.clone() };
-        let one = Self { audit: self.audit.clone(), record, begun: false, beginning: false, harmless: false };
+        let audit = self.audit.clone();
+        let one = Self { audit, record, last: None, begun: false, beginning: false, harmless: false };
         one.about(Some(clientid.to_owned()), node.map(str::to_owned))
     }
 
@@ -79,13 +82,15 @@ impl Pending {
         self.record.request.as_deref()
     }
 
-    /// Writes the first line, with the body of a request that has one. If that takes too long, or whoever asked goes
+    /// Writes the first line, with the body of a request that has one, and takes room for the last. If that takes too long, or whoever asked goes
     /// away meanwhile, it may be written yet, and gets a last line too.
-    pub(super) async fn begin(&mut self, body: Option<Json>) -> std::io::Result<()> {
+    pub(super) async fn begin(&mut self, body: Option<Json>) -> io::Result<()> {
+        let first = self.audit.reserve()?;
+        self.last = Some(self.audit.reserve()?);
         self.record.time = now();
         let record = Record { body, ..self.record.clone() };
         (self.begun, self.beginning) = (true, true);
-        let outcome = self.audit.put(&record).await;
+        let outcome = first.put(&record).await;
         match &outcome {
             Ok(()) => self.beginning = false,
             Err(error) if error.kind() == ErrorKind::TimedOut => {}
@@ -100,7 +105,9 @@ impl Pending {
         let Ending { outcome, status, kicked_on, message, totals } = ending;
         let record =
             Record { time: now(), outcome, status, kicked_on, message, totals, ..self.record.clone() };
-        write_last(&self.audit, &record).await;
+        // What has only this line has no room yet.
+        let place = self.last.take().map_or_else(|| self.audit.reserve(), Ok);
+        write_last(place, &record).await;
     }
 }
 
@@ -119,18 +126,55 @@ impl Drop for Pending {
             let outcome = if is_harmless { Outcome::Failed } else { Outcome::Unknown };
             let message = Some(message.to_owned());
             let record = Record { time: now(), outcome, message, ..self.record.clone() };
-            let audit = self.audit.clone();
-            tokio::spawn(async move { write_last(&audit, &record).await });
+            let place = self.last.take().map_or_else(|| self.audit.reserve(), Ok);
+            tokio::spawn(async move { write_last(place, &record).await });
         }
     }
 }
 
-async fn write_last(audit: &Audit, record: &Record) {
-    if let Err(error) = audit.put(record).await {
+async fn write_last(place: io::Result<Place>, record: &Record) {
+    let put = async { place?.put(record).await };
+    if let Err(error) = put.await {
         tracing::error!(%error, ?record, "the outcome of a kick cannot be put on record");
     }
 }
 
 fn now() -> String {
     jiff::Timestamp::now().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_kick_has_room_for_both_of_its_lines_or_is_not_carried_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.jsonl");
+        let audit = Audit::to_file(&path).unwrap();
+        let (parts, ()) = http::Request::new(()).into_parts();
+        let outcomes = || {
+            let text = std::fs::read_to_string(&path).unwrap();
+            let line =
+                |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["outcome"].clone();
+            text.lines().map(line).collect::<Vec<_>>()
+        };
+        // As if so many waited for the disk.
+        let mut taken: Vec<Place> = std::iter::from_fn(|| audit.reserve().ok()).collect();
+        taken.pop();
+        let mut refused = Pending::of(&audit, &parts, None, KICK);
+        let error = refused.begin(None).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::QuotaExceeded);
+        drop(refused);
+        audit.flush().await;
+        assert!(outcomes().is_empty(), "{:?}", outcomes());
+
+        taken.pop();
+        let mut kick = Pending::of(&audit, &parts, None, KICK);
+        kick.begin(None).await.unwrap();
+        // Meanwhile others take what there is.
+        taken.extend(std::iter::from_fn(|| audit.reserve().ok()));
+        kick.end(Ending::new(Outcome::Kicked)).await;
+        assert_eq!(outcomes(), ["asked", "kicked"]);
+    }
 }

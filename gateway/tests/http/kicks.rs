@@ -414,6 +414,65 @@ async fn a_single_kick_that_was_refused_is_on_record_as_failed_and_one_without_a
 }
 
 #[tokio::test]
+async fn a_kick_of_a_client_that_moves_is_told_alike_alone_and_among_many() {
+    let both = |behaviour| vec![node("a@h", ["c-1"], Behaviour::Honest), node("b@h", ["c-1"], behaviour)];
+    let bed = Bed::of(both(Behaviour::Reconnected)).await;
+    let (status, body) = send(bed.gateway, "DELETE", "/clients/c-1").await;
+    assert_eq!((status, &body["code"]), (503, &json!(101)), "{body}");
+    let message = body["message"].as_str().unwrap();
+    assert!(message.contains("may still be connected; the client was kicked on a@h"), "{message}");
+    let answer = bed.post(&json!({"clientids": ["c-1"]})).await;
+    assert_eq!(told(&answer), [json!(["c-1", null, "moved", ["a@h"]])]);
+    let ended =
+        bed.records().into_iter().filter(|line| line["action"] == "kick" && line["outcome"] != "asked");
+    let ended: Vec<Value> = ended.map(|line| json!([line["outcome"], line["kicked_on"]])).collect();
+    assert_eq!(ended, [json!(["moved", ["a@h"]]), json!(["moved", ["a@h"]])]);
+}
+
+#[tokio::test]
+async fn nobody_that_answers_the_second_time_is_no_word_of_a_client_that_moved() {
+    // Nothing was ended, and where the client is nobody says.
+    let bed = Bed::of(vec![node("a@h", ["c-1"], Behaviour::ReconnectedAndSilent)]).await;
+    let failed = json!([{"node": "a@h", "reason": "timeout"}]);
+    let (status, body) = send(bed.gateway, "DELETE", "/clients/c-1").await;
+    assert_eq!((status, &body["code"], &body["meta"]["nodes"]["failed"]), (503, &json!(101), &failed));
+    let last = bed.records().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["status"]), (&json!("failed"), &json!(503)), "{last}");
+    assert!(last["message"].as_str().unwrap().contains("no node answered: a@h (timeout)"), "{last}");
+    assert_eq!((bed.kicks(0), bed.kicked()), (1, vec![]));
+
+    // What was ended the first time is told, and that it may be elsewhere.
+    let nodes = vec![
+        node("a@h", ["c-1"], Behaviour::SilentAfterKick),
+        node("b@h", ["c-1"], Behaviour::ReconnectedAndSilent),
+    ];
+    let bed = Bed::of(nodes).await;
+    let failed = json!([{"node": "a@h", "reason": "timeout"}, {"node": "b@h", "reason": "timeout"}]);
+    let (status, body) = send(bed.gateway, "DELETE", "/clients/c-1").await;
+    assert_eq!((status, &body["data"]), (200, &json!([{"node": "a@h", "clientid": "c-1"}])), "{body}");
+    assert_eq!(body["meta"]["nodes"]["failed"], failed);
+    let last = bed.records().pop().unwrap();
+    assert_eq!((&last["outcome"], &last["kicked_on"]), (&json!("kicked"), &json!(["a@h"])), "{last}");
+    assert_eq!((bed.kicks(0), bed.kicks(1)), (1, 1));
+}
+
+#[tokio::test]
+async fn of_two_nodes_that_do_not_confirm_a_kick_the_one_that_may_have_done_it_is_told_of() {
+    for is_first in [true, false] {
+        let refuses = node("a@h", ["c-1"], Behaviour::OverloadedInKick);
+        let mut nodes = vec![refuses, node("b@h", ["c-1"], Behaviour::HangInKick)];
+        if is_first {
+            nodes.reverse();
+        }
+        let bed = Bed::of(nodes).await;
+        let (status, body) = send(bed.gateway, "DELETE", "/clients/c-1").await;
+        assert_eq!((status, &body["code"]), (504, &json!(101)), "{body}");
+        assert!(body["message"].as_str().unwrap().contains("it may have been carried out"), "{body}");
+        assert_eq!(bed.records().pop().unwrap()["outcome"], "unknown");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_moves_is_looked_for_once_more_by_id() {
     let bed = Bed::of(vec![node("a@h", ["c-1"], Behaviour::Reconnected)]).await;
     let answer = bed.post(&json!({"clientids": ["c-1"]})).await;
@@ -608,6 +667,55 @@ async fn what_is_refused_is_on_record_and_kicks_nobody() {
     let type_with_charset = "Application/JSON; charset=utf-8";
     let answer = receive(open(bed.gateway, "secret", type_with_charset, good.as_bytes()).await).await;
     assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 1)]));
+}
+
+#[tokio::test]
+async fn what_is_refused_is_so_before_its_body_has_come() {
+    let bed = Bed::of(vec![node("a@h", ["edge-1"], Behaviour::Honest)]).await;
+    for (key, content_type, status) in [
+        ("wrong", "application/json", 401),
+        ("other", "application/json", 403),
+        ("secret", "text/plain", 400),
+    ] {
+        let mut stream = TcpStream::connect(bed.gateway).await.unwrap();
+        let head = format!(
+            "POST /api/v4/client_kicks HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer {key}\r\n\
+             Content-Type: {content_type}\r\nContent-Length: 500\r\n\r\n{{"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(answer, format!("HTTP/1.1 {status}").as_bytes(), "{key}");
+        assert_eq!(bed.records().pop().unwrap()["status"], status);
+        // Who sends its body after all has its connection for another request.
+        stream.write_all(&[b' '; 499]).await.unwrap();
+        stream.write_all(b"GET /health/live HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n").await.unwrap();
+        let mut rest = String::new();
+        stream.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.ends_with(r#"{"status":"live"}"#), "{rest}");
+    }
+}
+
+#[tokio::test]
+async fn everybody_is_who_is_on_the_nodes_that_were_asked_whatever_others_count() {
+    let bed = Bed::of(vec![
+        node("a@h", ["edge-1", "edge-2"], Behaviour::Honest),
+        node("b@h", ["core-1", "core-2"], Behaviour::OverloadedInExports),
+    ])
+    .await;
+    // Those of a are all it would kick there; that b has others does not make the filter one that excludes somebody.
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "partial": true})).await;
+    assert_eq!((answer.status, bed.kicked()), (400, vec![]), "{}", answer.json());
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "partial": true, "confirm": "all"})).await;
+    assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 2)]));
+
+    let bed = Bed::of(vec![
+        node("a@h", ["edge-1", "edge-2", "core-3"], Behaviour::Honest),
+        node("b@h", ["core-1"], Behaviour::OverloadedInExports),
+    ])
+    .await;
+    let answer = bed.post(&json!({"filter": {"zone": "edge"}, "partial": true})).await;
+    assert_eq!(outcomes(&answer), BTreeMap::from([("kicked".into(), 2)]));
 }
 
 #[tokio::test]
