@@ -221,7 +221,7 @@ fn positive(key: &str, told: Option<Count>, default: usize) -> Result<usize, Con
     }
 }
 
-fn kick_limits(told: &Layer) -> Result<KickLimits, ConfigError> {
+pub(crate) fn kick_limits(told: &Layer) -> Result<KickLimits, ConfigError> {
     let most = positive("bulk-kick-max", told.bulk_kick_max, 10_000)?;
     let default_most = positive("bulk-kick-default-max", told.bulk_kick_default_max, most.min(1000))?;
     let most_rate = positive("bulk-kick-max-rate", told.bulk_kick_max_rate, 1000)?;

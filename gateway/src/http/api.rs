@@ -19,6 +19,7 @@ use super::guesses::{Guesses, Reports};
 use super::kicks::Asked;
 use super::limits::Limits;
 use super::observe::{RemoteAddress, ShownKey};
+use super::openapi::Described;
 use super::places::Places;
 use super::query::{self, Given};
 use super::route::Route;
@@ -29,7 +30,7 @@ use crate::keys::{Key, KeyRing};
 use crate::live_keys::LiveKeys;
 
 /// The header by which a client asks for an earlier deadline, milliseconds.
-const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
+pub(super) const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
 
 /// What answering needs.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ pub(crate) struct Api {
     /// One for each export in progress; they have none of the others.
     exports: Arc<Semaphore>,
     bulk: BulkKicks,
+    described: Described,
 }
 
 impl Api {
@@ -63,6 +65,7 @@ impl Api {
         let places = Places::new(limits);
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
+        let described = Described::new(&base_path, &limits.kicks);
         let bulk = BulkKicks::new(cluster.clone(), audit.clone(), drain, limits);
         Self {
             cluster,
@@ -76,6 +79,7 @@ impl Api {
             places,
             exports,
             bulk,
+            described,
         }
     }
 
@@ -129,6 +133,9 @@ impl Api {
 pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let Some(path) = api.under_base(parts.uri.path()) else { return ApiError::NoRoute.into_response() };
+    if let Some(described) = api.described.answer(&parts.method, path) {
+        return described.unwrap_or_else(IntoResponse::into_response);
+    }
     let route = Route::find(&parts.method, path);
     let kick = Asked::of(&parts.method, &route);
     let refuse = |key, error| refuse(&api, &parts, key, kick, error);

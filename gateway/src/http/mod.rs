@@ -5,7 +5,7 @@
 //! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
-//! Every answer but an export or a bulk kick is JSON, and every answer under the base path but 413 and 503 is given only to a known key.
+//! Every answer but an export or a bulk kick is JSON, and every answer under the base path but 413, 503 and the description of the API ([`openapi`]) is given only to a known key.
 
 use std::sync::Arc;
 
@@ -39,6 +39,7 @@ mod kicks;
 pub(crate) mod limits;
 mod nodes;
 mod observe;
+mod openapi;
 mod pieces;
 mod places;
 mod query;

@@ -14,8 +14,8 @@ use super::row::{Fields, KEYS};
 use crate::cluster::{ListQuery, Scope, Start};
 use crate::page::cursor::{self, Fingerprint};
 
-pub(super) use self::count::count;
-pub(super) use self::export::{ExportRequest, Format, export};
+pub(super) use self::count::{COUNT, DEFAULT_TOP, MOST_TOP, count};
+pub(super) use self::export::{ExportRequest, Format, export, export_names};
 pub(super) use self::narrowing::{filter, filter_name};
 
 mod count;
@@ -26,7 +26,7 @@ mod narrowing;
 const MOST_PARAMETERS: usize = 256;
 
 /// Parameters that every list takes, in the order they are documented; filters come first.
-const LIST: [&str; 22] = [
+pub(super) const LIST: [&str; 22] = [
     "clientid",
     "username",
     "zone",
@@ -52,7 +52,7 @@ const LIST: [&str; 22] = [
 ];
 
 /// How many of them are filters, the first.
-const FILTERS: usize = 14;
+pub(super) const FILTERS: usize = 14;
 
 /// A query string that cannot be read.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

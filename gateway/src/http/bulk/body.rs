@@ -230,7 +230,7 @@ fn flag(value: &Json) -> Option<bool> {
 
 fn number(name: &str, value: &Json, most: usize) -> Result<usize, BadBody> {
     let number = match value {
-        Json::Number(number) => number.as_u64().and_then(|number| usize::try_from(number).ok()),
+        Json::Number(number) => integer(number).and_then(|number| usize::try_from(number).ok()),
         _ => None,
     };
     let number = number.filter(|number| (1..=most).contains(number));
@@ -269,11 +269,19 @@ fn parameter(name: &str, place: &str, value: &Json) -> Result<String, BadBody> {
     match value {
         Json::Text(text) => Ok(text.clone()),
         Json::Flag(flag) if is_flag => Ok(flag.to_string()),
-        Json::Number(number) if is_integer && !number.is_f64() => Ok(number.to_string()),
+        Json::Number(number) if is_integer && let Some(integer) = integer(number) => Ok(integer.to_string()),
         other if is_flag => Err(bad(place, other, "true or false")),
         other if is_integer => Err(bad(place, other, "an integer of at most 64 bits")),
         other => Err(bad(place, other, "a string")),
     }
+}
+
+/// A number as an integer, be it written as 7 or as 7.0, which JSON does not tell apart.
+fn integer(number: &serde_json::Number) -> Option<i128> {
+    /// Below it every integer has a float of its own.
+    const FLOATS: f64 = 9_007_199_254_740_992.0;
+    let whole = |float: &f64| float.fract() == 0.0 && float.abs() < FLOATS;
+    number.as_i128().or_else(|| number.as_f64().filter(whole).map(|float| float as i128))
 }
 
 /// Whether no client can fail this filter, as far as that can be told without asking.

@@ -6,13 +6,13 @@ use crate::cluster::CountQuery;
 use crate::page::groups::GroupBy;
 
 /// Groups shown where the request does not say how many.
-const DEFAULT_TOP: usize = 100;
+pub(in crate::http) const DEFAULT_TOP: usize = 100;
 
 /// The most groups shown.
-const MOST_TOP: usize = 1000;
+pub(in crate::http) const MOST_TOP: usize = 1000;
 
 /// Parameters that a count takes, in the order they are documented.
-const COUNT: [&str; 18] = [
+pub(in crate::http) const COUNT: [&str; 18] = [
     "clientid",
     "username",
     "zone",

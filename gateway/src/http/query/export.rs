@@ -30,10 +30,14 @@ pub(in crate::http) enum Format {
     Csv,
 }
 
+/// Parameters that an export takes.
+pub(in crate::http) fn export_names() -> impl Iterator<Item = &'static str> {
+    LIST.into_iter().filter(|name| !PAGE.contains(name)).chain(["_format"])
+}
+
 /// Reads the query string of an export.
 pub(in crate::http) fn export(query: &str) -> Result<ExportRequest, BadParameter> {
-    let known: Vec<&'static str> =
-        LIST.into_iter().filter(|name| !PAGE.contains(name)).chain(["_format"]).collect();
+    let known: Vec<&'static str> = export_names().collect();
     let Asked { filter, order, scope, partial, once } = read(query, &known, Given::default())?;
     let fields = once.fields.unwrap_or(Fields::ALL);
     Ok(ExportRequest {

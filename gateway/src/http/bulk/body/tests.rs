@@ -58,7 +58,7 @@ fn a_filter_means_what_it_means_in_a_list() {
     for (body, query) in [
         (r#"{"clientid":["a","b&c"]}"#, "clientid=a&clientid=b%26c"),
         (r#"{"username":"u","zone":["x"]}"#, "username=u&zone=x"),
-        (r#"{"proto_ver":[3,"5",-1]}"#, "proto_ver=3&proto_ver=5&proto_ver=-1"),
+        (r#"{"proto_ver":[3,"5",-1,4.0]}"#, "proto_ver=3&proto_ver=5&proto_ver=-1&proto_ver=4"),
         (r#"{"proto_ver":"99999999999999999999","zone":""}"#, "proto_ver=99999999999999999999&zone="),
         (r#"{"ip_address":"::ffff:10.0.0.1"}"#, "ip_address=10.0.0.1"),
         (r#"{"conn_state":["idle","connected"]}"#, "conn_state=idle&conn_state=connected"),
@@ -168,7 +168,7 @@ fn what_cannot_be_used_is_refused_by_place_value_and_expectation() {
         r#"{"filter":{"_limit":5}}"#,
         r#"{"filter":{"clientid":7}}"#,
         r#"{"filter":{"proto_ver":"v5"}}"#,
-        r#"{"filter":{"proto_ver":5.0}}"#,
+        r#"{"filter":{"proto_ver":5.5}}"#,
         r#"{"filter":{"proto_ver":99999999999999999999}}"#,
         r#"{"filter":{"clean_start":1}}"#,
         r#"{"filter":{"clean_start":"yes"}}"#,

@@ -1,0 +1,3 @@
+//! What operators and their tools touch, over real processes.
+
+mod openapi;
