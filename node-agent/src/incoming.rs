@@ -121,7 +121,7 @@ pub(crate) fn accepted(listener: TcpListener) -> impl Stream<Item = Connection> 
 /// As the gateway does: one that is gone already concerns nobody, trying again at once would only burn a core, and telling of
 /// every try would fill the log.
 #[derive(Debug, Default)]
-struct Failing {
+pub(crate) struct Failing {
     is_failing: bool,
     /// When the log was last told that it fails, and that it does no more.
     told: Option<Instant>,
@@ -133,7 +133,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const TELL: Duration = Duration::from_secs(10);
 
 impl Failing {
-    async fn wait(&mut self, error: &io::Error) {
+    pub(crate) async fn wait(&mut self, error: &io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
         if matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset) {
             return;
@@ -145,7 +145,7 @@ impl Failing {
         sleep(RETRY).await;
     }
 
-    fn over(&mut self) {
+    pub(crate) fn over(&mut self) {
         if std::mem::take(&mut self.is_failing) && is_due(&mut self.told_over) {
             info!("connections are accepted again");
         }

@@ -10,13 +10,15 @@
 //! - [`index`]: the clients, ordered and searchable.
 //! - [`follow`]: keeps the index true to the broker.
 //! - `packed`: clients that wait in one block.
-//! - [`broker`]: the boundary to the broker, and its adapters.
+//! - [`broker`]: the boundary to the broker, and its adapters; `front`: counts what passes between clients and a broker.
 
 pub mod broker;
 mod calls;
 pub mod config;
 mod doorstep;
 pub mod follow;
+#[cfg(feature = "embedded")]
+mod front;
 pub mod incoming;
 pub mod index;
 pub mod listing;

@@ -1,6 +1,6 @@
 //! Figures against what a client really sent and received.
 
-use rollcall_tests::mqtt::{Client, Connect};
+use rollcall_tests::mqtt::{self, Client, Connect};
 use rollcall_tests::sandbox::{Agent, Cluster};
 use serde_json::{Value, json};
 
@@ -52,6 +52,63 @@ fn counters_match_what_passed_in_every_version_on_every_node() {
             assert_eq!(figure(&row, key), 0, "{key} of {row}");
         }
     }
+}
+
+#[test]
+fn behind_the_counting_front_nothing_of_the_connection_is_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("agent.toml");
+    std::fs::write(&path, "[embedded]\ncounting_front = true\n").unwrap();
+    let config = path.to_str().unwrap();
+    let agents = ["a@127.0.0.1", "b@127.0.0.1"]
+        .map(|name| Agent::start(name, &["--config", config, "--mqtt-listen", "127.0.0.1:0"]));
+    let cluster = Cluster::of(agents.into());
+    let mut clients = Vec::new();
+    for (number, level) in [3, 4, 5].into_iter().enumerate() {
+        let clientid = format!("counted-{level}");
+        let connect = Connect::new(level, &clientid).keep_session();
+        let mut client = Client::connect(cluster.agents[number % 2].mqtt(), &connect);
+        let own = format!("own/{level}");
+        client.subscribe(&own, 1);
+        for _ in 0..10 {
+            client.publish("elsewhere", 0, b"zero");
+            client.publish("elsewhere", 2, &[7; 3000]);
+            client.publish(&own, 0, b"back");
+            assert_eq!(client.receive(true), b"back");
+        }
+        // One more than for the others is begun and not released.
+        for id in 0..=level {
+            let properties: &[u8] = if level == 5 { &[0] } else { &[] };
+            let publish = [&mqtt::text("elsewhere"), &[9, id][..], properties].concat();
+            client.send(&mqtt::packet(0x34, &publish)).unwrap();
+        }
+        let row = cluster.gateway.row_when(&clientid, |row| {
+            row["recv_oct"] == client.sent_bytes && row["awaiting_rel"] == level + 1
+        });
+        assert_eq!(
+            (figure(&row, "recv_pkt"), figure(&row, "recv_msg")),
+            (client.sent_packets, 31 + u64::from(level))
+        );
+        assert_eq!((&row["is_bridge"], &row["port"]), (&json!(false), &json!(client.local_address().port())));
+        assert!(figure(&row, "recv_cnt") > 20 && figure(&row, "send_cnt") > 20, "{row}");
+        client.ping_through(usize::from(level) + 1);
+        let row = cluster.gateway.row_when(&clientid, |row| row["send_oct"] == client.received_bytes);
+        assert_eq!(row["send_pkt"], client.received_packets, "{row}");
+        clients.push((clientid, client));
+    }
+    let first = cluster.gateway.get("/clients?_sort=awaiting_rel&_order=desc&_limit=1").rows();
+    assert_eq!(first[0]["clientid"], "counted-5");
+    // Figures of the last connection stay, and what the kernel knew of it does not.
+    let (clientid, client) = clients.remove(0);
+    let (sent, received) = (client.sent_bytes + 2, client.received_bytes);
+    client.disconnect();
+    let row = cluster.gateway.row_when(&clientid, |row| row["connected"] == false);
+    assert_eq!((&row["recv_oct"], &row["send_oct"]), (&json!(sent), &json!(received)), "{row}");
+    assert_eq!((&row["recv_cnt"], &row["awaiting_rel"]), (&Value::Null, &json!(4)), "{row}");
+    // A kick is told in MQTT 5.
+    let (clientid, mut client) = clients.pop().unwrap();
+    assert_eq!(cluster.gateway.kick(&clientid).status, 200);
+    assert_eq!(client.farewell(), Some((0xe0, vec![0x98, 0])));
 }
 
 #[test]

@@ -80,6 +80,8 @@ pub struct Client<S = TcpStream> {
     pub sent_packets: u64,
     /// PUBLISH packets sent.
     pub sent_messages: u64,
+    /// Packets received.
+    pub received_packets: u64,
     /// PUBLISH packets received.
     pub received_messages: u64,
     /// What CONNACK says.
@@ -132,6 +134,7 @@ impl<S: Read + Write> Client<S> {
             received_bytes: 0,
             sent_packets: 0,
             sent_messages: 0,
+            received_packets: 0,
             received_messages: 0,
             session_present: false,
         };
@@ -237,6 +240,27 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
+    /// PINGREQ, and so many other answers before its own.
+    ///
+    /// # Panics
+    /// If the connection fails.
+    pub fn ping_through(&mut self, others: usize) {
+        self.send(&[0xc0, 0]).expect("the broker reads");
+        for _ in 0..others {
+            self.read().expect("an answer");
+        }
+        self.expect(0xd0);
+    }
+
+    /// The last packet before the broker closes the connection.
+    pub fn farewell(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut last = None;
+        while let Ok(packet) = self.read() {
+            last = Some(packet);
+        }
+        last
+    }
+
     /// Sends bytes and counts them as one packet.
     ///
     /// # Errors
@@ -269,6 +293,7 @@ impl<S: Read + Write> Client<S> {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body)?;
         self.received_bytes += length as u64;
+        self.received_packets += 1;
         Ok((first, body))
     }
 

@@ -83,6 +83,7 @@ fn embedded(f: &mut fmt::Formatter<'_>, settings: &EmbeddedSettings) -> fmt::Res
         session_expiry_secs,
         max_session_expiry_secs,
         max_retained,
+        counting_front,
         resync_secs,
     } = settings;
     writeln!(f, "\n[embedded]")?;
@@ -105,6 +106,7 @@ fn embedded(f: &mut fmt::Formatter<'_>, settings: &EmbeddedSettings) -> fmt::Res
     ] {
         writeln!(f, "{key} = {value}")?;
     }
+    writeln!(f, "counting_front = {counting_front}")?;
     for ListenerSettings { protocol, address, tls, zone, proxy_protocol } in listeners {
         let protocol = match protocol {
             Transport::Tcp => "tcp",

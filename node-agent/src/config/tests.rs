@@ -239,7 +239,7 @@ fn the_settings_shown_can_be_used_as_a_file() {
         let listeners = "[[embedded.listeners]]\nprotocol = \"websocket\"\nzone = \"a'\\\"b\"\nproxy_protocol = true\n\
                          tls = { cert = \"c\", key = \"k\" }\n[[embedded.listeners]]\naddress = \"[::1]:7\"";
         cases.push((listeners, vec!["--password-file", "users"]));
-        cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8", vec![]));
+        cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8\ncounting_front = true", vec![]));
     }
     if cfg!(feature = "rabbitmq") {
         let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100";

@@ -102,6 +102,8 @@ pub(crate) struct Raw<S> {
     /// Bytes given to the stream, and taken from it.
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Packets taken from the stream.
+    pub(crate) packets: u64,
     /// From CONNACK.
     pub(crate) session_present: bool,
     pub(crate) connack: u8,
@@ -123,8 +125,15 @@ impl Raw<TcpStream> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// Sends CONNECT and reads CONNACK; `None` if the broker closes instead.
     pub(crate) async fn over(stream: S, connect: &Connect) -> Option<Self> {
-        let mut raw =
-            Self { stream, level: connect.level, sent: 0, received: 0, session_present: false, connack: 0 };
+        let mut raw = Self {
+            stream,
+            level: connect.level,
+            sent: 0,
+            received: 0,
+            packets: 0,
+            session_present: false,
+            connack: 0,
+        };
         raw.send(&connect.bytes()).await;
         let (first, body) = raw.read().await?;
         assert_eq!(first, 0x20, "CONNACK");
@@ -160,6 +169,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
         let mut body = vec![0; length];
         self.stream.read_exact(&mut body).await.ok()?;
         self.received += length as u64;
+        self.packets += 1;
         Some((first, body))
     }
 

@@ -13,8 +13,17 @@ use crate::sandbox::{Sandbox, session_of, settings};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_storm_the_view_equals_what_the_broker_has() {
+    storm(settings()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_storm_through_the_front_it_does_too() {
+    storm(EmbeddedSettings { counting_front: true, ..settings() }).await;
+}
+
+async fn storm(settings: EmbeddedSettings) {
     // Resyncs fall into the storm too.
-    let sandbox = Sandbox::start(EmbeddedSettings { resync_secs: 1, ..settings() }).await;
+    let sandbox = Sandbox::start(EmbeddedSettings { resync_secs: 1, ..settings }).await;
     let address = sandbox.address();
     let storm = (0..24).map(|_| {
         tokio::spawn(async move {

@@ -9,6 +9,7 @@ use rmqtt::session::Session;
 use rmqtt::types::{ClientId, FromType, Reason};
 
 use super::registry::{ConnectionRecord, Registry};
+use crate::broker::tcp_info;
 
 /// Where a connection's record hangs on the broker's object for it.
 const RECORD: &str = "rollcall.connection";
@@ -104,7 +105,11 @@ pub(super) async fn record(registry: &Registry, session: &Session) -> Arc<Connec
         return Arc::clone(record);
     }
     let resumed = session.session_present().await.unwrap_or(false);
-    let record = registry.connect(&session.id.client_id, resumed, session.id.create_time);
+    let id = &session.id;
+    let passed = id
+        .remote_addr
+        .and_then(|remote| registry.passing.find((id.lid, tcp_info::canonical(remote)), &id.client_id));
+    let record = registry.connect(&id.client_id, resumed, id.create_time, passed);
     attributes.insert(ClientId::from_static(RECORD), Arc::clone(&record));
     record
 }

@@ -9,6 +9,7 @@ use tracing::info;
 
 use super::node::Node;
 use crate::broker::{BrokerError, Kick, SessionRef};
+use crate::front::ADMINISTRATIVE_ACTION;
 
 /// How long a kick may take before the caller is told that it did not happen (yet).
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -55,15 +56,22 @@ async fn run(node: Arc<Node>, wanted: SessionRef) -> Result<Kick, BrokerError> {
         node.registry.changed(&clientid);
         return Ok(Kick::NotFound);
     };
-    let number = node.record(&session).await.session.number;
+    let record = node.record(&session).await;
+    let number = record.session.number;
     if number != wanted.session || !node.registry.is_alive(&clientid, number) {
         return Ok(Kick::NotFound);
     }
 
     let connection = entry.tx();
-    entry.kick(true, true, true).await.map_err(|error| {
-        BrokerError::Unavailable(format!("client {clientid:?} cannot be kicked: {error}"))
-    })?;
+    if let Some(passed) = &record.passed {
+        passed.part(ADMINISTRATIVE_ACTION);
+    }
+    if let Err(error) = entry.kick(true, true, true).await {
+        if let Some(passed) = &record.passed {
+            passed.part(0);
+        }
+        return Err(BrokerError::Unavailable(format!("client {clientid:?} cannot be kicked: {error}")));
+    }
     node.registry.end_number(&clientid, number);
     node.registry.changed(&clientid);
     drop(entry);
@@ -75,6 +83,9 @@ async fn run(node: Arc<Node>, wanted: SessionRef) -> Result<Kick, BrokerError> {
             return Err(BrokerError::Unavailable(format!("the connection of {clientid:?} does not close")));
         }
         sleep_until(Instant::now() + PAUSE).await;
+    }
+    if let Some(passed) = &record.passed {
+        passed.cut();
     }
     Ok(Kick::Kicked)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rmqtt::net::{Builder, Listener};
+use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::warn;
@@ -13,6 +14,7 @@ use tracing::warn;
 use super::StartError;
 use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
 use crate::broker::tcp_info;
+use crate::front::{BACKLOG, BEHIND, Entrance};
 
 /// A listener as it runs.
 #[derive(Debug)]
@@ -24,8 +26,34 @@ pub(super) struct Door {
     pub(super) direct: bool,
 }
 
-/// Listens at a configured address.
-pub(super) fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> Result<Listener, StartError> {
+/// A listener that nobody is let in by yet.
+pub(super) struct Opening {
+    pub(super) door: Door,
+    /// The broker's own: where clients connect, or behind the front.
+    pub(super) listener: Listener,
+    pub(super) entrance: Option<Entrance>,
+}
+
+/// Listens at a configured address, for the broker's listener of this number.
+pub(super) fn open(
+    settings: &EmbeddedSettings,
+    number: u16,
+    listener: &ListenerSettings,
+) -> Result<Opening, StartError> {
+    let door = |address| Door { address, zone: listener.zone.clone(), direct: !listener.proxy_protocol };
+    if !settings.is_counted(listener) {
+        let bound = bind(settings, listener)?;
+        return Ok(Opening { door: door(bound.cfg.laddr), listener: bound, entrance: None });
+    }
+    let behind = ListenerSettings { address: BEHIND, tls: None, proxy_protocol: true, ..listener.clone() };
+    let bound = bind(settings, &behind)?;
+    let tls = listener.tls.as_ref().map(server_config).transpose()?;
+    let entrance = Entrance::bind(number, listener.address, tls, bound.cfg.laddr)
+        .map_err(|error| StartError::Listen { address: listener.address, reason: error.to_string() })?;
+    Ok(Opening { door: door(entrance.address()), listener: bound, entrance: Some(entrance) })
+}
+
+fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> Result<Listener, StartError> {
     let refused =
         |error: rmqtt::Error| StartError::Listen { address: listener.address, reason: format!("{error:#}") };
     let path = |path: &Path| path.display().to_string();
@@ -49,6 +77,7 @@ pub(super) fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> 
         .proxy_protocol(listener.proxy_protocol)
         // The header is awaited before the next connection is accepted.
         .proxy_protocol_timeout(Duration::from_secs(1));
+    builder.backlog = BACKLOG.into();
     if let Some((cert, key)) = &tls {
         builder = builder.tls_cert(Some(cert.as_str())).tls_key(Some(key.as_str()));
     }
@@ -68,8 +97,8 @@ pub(super) fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> 
     }
 }
 
-/// Whether a server could be made of certificate and key.
-pub(super) fn check_tls(tls: &TlsSettings) -> Result<(), StartError> {
+/// A server's side of TLS with certificate and key.
+pub(super) fn server_config(tls: &TlsSettings) -> Result<ServerConfig, StartError> {
     let unusable = |reason: String| StartError::Tls {
         cert: tls.cert.display().to_string(),
         key: tls.key.display().to_string(),
@@ -79,8 +108,8 @@ pub(super) fn check_tls(tls: &TlsSettings) -> Result<(), StartError> {
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
         .map_err(|error| unusable(format!("certificate: {error}")))?;
     let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(format!("key: {error}")))?;
-    let server = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-    server.map(drop).map_err(|error| unusable(error.to_string()))
+    let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
+    server.map_err(|error| unusable(error.to_string()))
 }
 
 /// Whether the kernel tells bytes and segments of connections.

@@ -7,7 +7,7 @@
 //!
 //! Where it looks: `listen` opens the doors, `node` finds things in the broker's tables, `read` makes rows of
 //! them, `registry` keeps numbers and counters that outlive a connection, `hooks` feeds it from the broker's
-//! events, `follow` reports changes, `kick` ends sessions, [`super::tcp_info`] asks the kernel.
+//! events, `crate::front` counts what passes, `follow` reports changes, `kick` ends sessions, [`super::tcp_info`] asks the kernel.
 //!
 //! | field | what it says |
 //! |---|---|
@@ -52,7 +52,6 @@ mod registry;
 mod retained;
 pub mod settings;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,13 +72,13 @@ use tracing::{debug, info, warn};
 
 use self::authenticate::Authenticator;
 use self::hooks::Observer;
-use self::listen::Door;
-use self::node::Node;
+use self::node::{Node, Row};
 use self::passwords::{PasswordFile, PasswordFileError};
 use self::registry::Registry;
 use self::retained::RetainedMessages;
 pub use self::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
 use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities};
+use crate::front::{Front, SERVER_SHUTTING_DOWN};
 
 /// The version of the broker crate, pinned in Cargo.toml.
 const VERSION: &str = "rmqtt 0.24.0";
@@ -126,6 +125,7 @@ pub struct EmbeddedBroker {
     node: Arc<Node>,
     info: BrokerInfo,
     server: Mutex<Option<JoinHandle<()>>>,
+    front: Mutex<Option<Front>>,
 }
 
 impl EmbeddedBroker {
@@ -139,7 +139,8 @@ impl EmbeddedBroker {
         if let Authentication::PasswordFile(path) = &settings.authentication {
             PasswordFile::load(path)?;
         }
-        settings.listeners.iter().filter_map(|listener| listener.tls.as_ref()).try_for_each(listen::check_tls)
+        let certified = settings.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        certified.map(listen::server_config).try_for_each(|config| config.map(drop))
     }
 
     /// Starts the broker and listens. Must be called within a tokio runtime.
@@ -162,20 +163,13 @@ impl EmbeddedBroker {
         if let Some(users) = users.as_ref().filter(|users| users.is_empty()) {
             warn!(node = settings.node_name, ?users, "the password file is empty, so nobody can connect");
         }
-        let listeners = settings
-            .listeners
-            .iter()
-            .map(|listener| listen::bind(&settings, listener))
-            .collect::<Result<Vec<_>, _>>()?;
-        let doors: Vec<Door> = listeners
-            .iter()
-            .zip(&settings.listeners)
-            .map(|(bound, listener)| Door {
-                address: bound.cfg.laddr,
-                zone: listener.zone.clone(),
-                direct: !listener.proxy_protocol,
-            })
-            .collect();
+        let (mut doors, mut listeners, mut entrances) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, listener) in (1..).zip(&settings.listeners) {
+            let opening = listen::open(&settings, number, listener)?;
+            doors.push(opening.door);
+            listeners.push((number, opening.listener));
+            entrances.extend(opening.entrance);
+        }
 
         let scx = ServerContext::new()
             .node_id(NODE_ID)
@@ -193,7 +187,7 @@ impl EmbeddedBroker {
         hooks.start().await;
 
         let mut server = MqttServer::new(scx.clone());
-        for (number, listener) in (1..).zip(listeners) {
+        for (number, listener) in listeners {
             server = server.listener_by_id(listener, number);
         }
         let server = server.build();
@@ -202,6 +196,9 @@ impl EmbeddedBroker {
             let _ = server.run().await;
         });
 
+        let counted = !entrances.is_empty();
+        let front = counted.then(|| Front::open(entrances, Arc::clone(&registry.passing)));
+
         let mqtt_addresses = doors.iter().map(|door| door.address.to_string()).collect();
         info!(node = settings.node_name, addresses = ?mqtt_addresses, "embedded broker listens");
         let counts_traffic = doors.first().is_some_and(listen::kernel_counts);
@@ -209,7 +206,10 @@ impl EmbeddedBroker {
             info: BrokerInfo {
                 kind: "embedded",
                 version: VERSION.to_owned(),
-                capabilities: capabilities(&["kick", "offline-sessions"], &known_figures(counts_traffic)),
+                capabilities: capabilities(
+                    &["kick", "offline-sessions"],
+                    &known_figures(counts_traffic, counted),
+                ),
                 mqtt_addresses,
             },
             node: Arc::new(Node {
@@ -220,11 +220,21 @@ impl EmbeddedBroker {
                 resync: Duration::from_secs(settings.resync_secs.into()),
             }),
             server: Mutex::new(Some(server)),
+            front: Mutex::new(front),
         })
     }
 
-    /// Stops listening, then ends all connections and sessions, within 5 s. Clients see their connection close.
+    /// Stops listening, then ends all connections and sessions, within 5 s. Clients see their connection close; MQTT 5
+    /// clients behind the counting front are told why.
     pub async fn shutdown(&self) {
+        let passing = &self.node.registry.passing;
+        let front = self.front.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(front) = front {
+            front.close().await;
+        }
+        for connection in passing.all() {
+            connection.part(SERVER_SHUTTING_DOWN);
+        }
         let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(server) = server {
             server.abort();
@@ -241,6 +251,9 @@ impl EmbeddedBroker {
         });
         if timeout(PARTING, parting).await.is_err() {
             warn!(node = self.node.name, "some clients did not let go of their connection at shutdown");
+        }
+        for connection in passing.all() {
+            connection.cut();
         }
         info!(node = self.node.name, "embedded broker stopped");
     }
@@ -266,14 +279,15 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<Statistics>> {
-        self.live(sessions, true).await
+        self.live(sessions, |_| true).await
     }
 
     async fn figures(&self, figure: SortField, sessions: &[SessionRef]) -> Vec<Option<u64>> {
-        let from_kernel = matches!(
-            figure,
-            SortField::RecvOct | SortField::RecvCnt | SortField::SendOct | SortField::SendCnt
-        );
+        let from_kernel: fn(&Row) -> bool = match figure {
+            SortField::RecvCnt | SortField::SendCnt => |_| true,
+            SortField::RecvOct | SortField::SendOct => |(_, record)| record.passed.is_none(),
+            _ => |_| false,
+        };
         let statistics = self.live(sessions, from_kernel).await;
         statistics.into_iter().map(|statistics| figure.figure(&statistics?)).collect()
     }
@@ -284,13 +298,13 @@ impl Broker for EmbeddedBroker {
 }
 
 impl EmbeddedBroker {
-    /// The live figures of some sessions; those that the kernel has to be asked for only if wanted.
-    async fn live(&self, sessions: &[SessionRef], with_traffic: bool) -> Vec<Option<Statistics>> {
+    /// The live figures of some sessions; those that the kernel has to be asked for only of rows of which they are wanted.
+    async fn live(&self, sessions: &[SessionRef], from_kernel: fn(&Row) -> bool) -> Vec<Option<Statistics>> {
         let mut rows = Vec::with_capacity(sessions.len());
         for wanted in sessions {
             rows.push(self.node.live_session(wanted).await);
         }
-        let traffic = if with_traffic { self.node.traffic(&rows).await } else { HashMap::new() };
+        let traffic = self.node.traffic(rows.iter().flatten().filter(|row| from_kernel(row))).await;
         let mut statistics = Vec::with_capacity(rows.len());
         for row in &rows {
             statistics.push(match row {
@@ -314,7 +328,7 @@ fn install_crypto_provider() {
     }
 }
 
-fn known_figures(counts_traffic: bool) -> Vec<SortField> {
+fn known_figures(counts_traffic: bool, counted: bool) -> Vec<SortField> {
     let mut known = vec![
         SortField::SubscriptionsCnt,
         SortField::MaxSubscriptions,
@@ -328,8 +342,14 @@ fn known_figures(counts_traffic: bool) -> Vec<SortField> {
         SortField::RecvMsg,
         SortField::SendMsg,
     ];
+    if counted {
+        known.extend([SortField::AwaitingRel, SortField::SendPkt]);
+    }
+    if counts_traffic || counted {
+        known.extend([SortField::RecvOct, SortField::SendOct]);
+    }
     if counts_traffic {
-        known.extend([SortField::RecvOct, SortField::RecvCnt, SortField::SendOct, SortField::SendCnt]);
+        known.extend([SortField::RecvCnt, SortField::SendCnt]);
     }
     known
 }

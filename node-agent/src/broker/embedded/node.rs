@@ -78,9 +78,9 @@ impl Node {
     }
 
     /// What the kernel knows of the connections of these rows.
-    pub(super) async fn traffic(&self, rows: &[Option<Row>]) -> HashMap<TrafficKey, Traffic> {
+    pub(super) async fn traffic(&self, rows: impl Iterator<Item = &Row>) -> HashMap<TrafficKey, Traffic> {
         let mut wanted: HashMap<(SocketAddr, SocketAddr), TrafficKey> = HashMap::new();
-        for (session, _) in rows.iter().flatten() {
+        for (session, _) in rows {
             if let Some(door) = self.door(session).filter(|door| door.direct)
                 && let Some(key) = Self::traffic_key(session)
                 && session.connected().await.unwrap_or(false)

@@ -1,8 +1,8 @@
 //! The broker's state of one session, as a row.
 //!
-//! What the broker does not know stays absent: `is_bridge` (it refuses a CONNECT with the bridge bit, so it never
-//! sees one), `mountpoint` (it has none), `awaiting_rel` (kept inside its packet loop), `send_pkt` (acknowledgements
-//! are not counted), and the figures of an Erlang process.
+//! What nobody knows stays absent: `mountpoint` (there is none), the figures of an Erlang process, and of a client that
+//! does not pass the front `is_bridge` (the broker refuses a CONNECT with the bridge bit, so it never sees one),
+//! `awaiting_rel` (kept inside its packet loop) and `send_pkt` (acknowledgements are not counted).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,7 +29,7 @@ pub(super) async fn client(session: &Session, record: &ConnectionRecord, zone: O
         proto_ver: connect.as_deref().map(|connect| u32::from(connect.proto_ver())),
         ip_address: remote.map(|remote| address::to_wire(remote.ip())).unwrap_or_default(),
         port: remote.map(|remote| u32::from(remote.port())),
-        is_bridge: None,
+        is_bridge: record.passed.as_ref().and_then(|passed| passed.is_bridge()),
         mountpoint: None,
         keepalive: connect.as_deref().map(|connect| u32::from(connect.keep_alive())),
         clean_start: connect.as_deref().map(ConnectInfo::clean_start),
@@ -61,6 +61,7 @@ pub(super) async fn statistics(
         Err(_) => None,
     };
     let count = |counter: &AtomicU64| Some(counter.load(Ordering::Relaxed));
+    let passed = record.passed.as_ref().map(|passed| passed.counts());
     Statistics {
         subscriptions_cnt: subscriptions,
         max_subscriptions: Some(listener.max_subscriptions as u64),
@@ -69,16 +70,21 @@ pub(super) async fn statistics(
         mqueue_len: Some(session.deliver_queue().len() as u64),
         max_mqueue: Some(session.deliver_queue().capacity() as u64),
         mqueue_dropped: count(&record.session.dropped_messages),
-        awaiting_rel: None,
+        awaiting_rel: passed.and_then(|passed| passed.awaiting_rel),
         // One window serves both directions.
         max_awaiting_rel: Some(u64::from(listener.max_inflight.get())),
-        recv_oct: traffic.map(|traffic| traffic.received_bytes),
+        recv_oct: passed
+            .map(|passed| passed.received_octets)
+            .or(traffic.map(|traffic| traffic.received_bytes)),
         recv_cnt: traffic.map(|traffic| traffic.received_segments),
-        recv_pkt: count(&record.received_packets),
+        recv_pkt: match passed {
+            Some(passed) => passed.received_packets,
+            None => count(&record.received_packets),
+        },
         recv_msg: count(&record.session.received_messages),
-        send_oct: traffic.map(|traffic| traffic.sent_bytes),
+        send_oct: passed.map(|passed| passed.sent_octets).or(traffic.map(|traffic| traffic.sent_bytes)),
         send_cnt: traffic.map(|traffic| traffic.sent_segments),
-        send_pkt: None,
+        send_pkt: passed.and_then(|passed| passed.sent_packets),
         send_msg: count(&record.session.sent_messages),
         mailbox_len: None,
         heap_size: None,

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rmqtt::types::ClientId;
 use tokio::sync::Notify;
 
+use crate::front::{Connection, Passing};
+
 /// What is counted over the life of a session.
 #[derive(Debug)]
 pub(super) struct SessionRecord {
@@ -40,11 +42,15 @@ pub(super) struct ConnectionRecord {
     pub(super) session: Arc<SessionRecord>,
     /// Packets received, CONNECT included.
     pub(super) received_packets: AtomicU64,
+    /// What the front counts of it, if it came in that way.
+    pub(super) passed: Option<Arc<Connection>>,
 }
 
 /// The live sessions of one broker, and who follows them.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
+    /// The connections that pass the front.
+    pub(super) passing: Arc<Passing>,
     last_number: AtomicU64,
     /// The present or last connection of every live session.
     live: Mutex<HashMap<ClientId, Arc<ConnectionRecord>>>,
@@ -59,7 +65,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Registry {
     /// Records a new connection. It goes on with the live session under its client id if the broker `resumed`
     /// one, and begins a new session otherwise.
-    pub(super) fn connect(&self, clientid: &ClientId, resumed: bool, began_ms: i64) -> Arc<ConnectionRecord> {
+    pub(super) fn connect(
+        &self,
+        clientid: &ClientId,
+        resumed: bool,
+        began_ms: i64,
+        passed: Option<Arc<Connection>>,
+    ) -> Arc<ConnectionRecord> {
         let mut live = lock(&self.live);
         let old = live.get(clientid).filter(|_| resumed).map(|connection| Arc::clone(&connection.session));
         let session = old.unwrap_or_else(|| {
@@ -71,7 +83,7 @@ impl Registry {
                 dropped_messages: AtomicU64::new(0),
             })
         });
-        let connection = Arc::new(ConnectionRecord { session, received_packets: AtomicU64::new(1) });
+        let connection = Arc::new(ConnectionRecord { session, received_packets: AtomicU64::new(1), passed });
         live.insert(clientid.clone(), Arc::clone(&connection));
         connection
     }
@@ -179,25 +191,25 @@ mod tests {
     fn a_resumed_session_keeps_its_number_and_a_new_one_never_gets_an_old_one() {
         let registry = Registry::default();
         let id = ClientId::from("c");
-        let first = registry.connect(&id, false, 1);
-        let resumed = registry.connect(&id, true, 2);
+        let first = registry.connect(&id, false, 1, None);
+        let resumed = registry.connect(&id, true, 2, None);
         assert_eq!(first.session.number, resumed.session.number);
         assert_eq!(resumed.session.began_ms, 1);
-        let clean = registry.connect(&id, false, 3);
+        let clean = registry.connect(&id, false, 3, None);
         assert_eq!(clean.session.number, first.session.number + 1);
         assert!(!registry.is_alive("c", first.session.number));
         assert!(registry.end_number("c", clean.session.number));
         assert!(!registry.end_number("c", clean.session.number));
         // The broker resumes something that was already declared over: it is a new session to us.
-        assert_eq!(registry.connect(&id, true, 4).session.number, clean.session.number + 1);
+        assert_eq!(registry.connect(&id, true, 4, None).session.number, clean.session.number + 1);
     }
 
     #[test]
     fn a_late_word_from_an_old_connection_ends_nothing() {
         let registry = Registry::default();
         let id = ClientId::from("c");
-        let old = registry.connect(&id, false, 1);
-        let new = registry.connect(&id, true, 2);
+        let old = registry.connect(&id, false, 1, None);
+        let new = registry.connect(&id, true, 2, None);
         registry.end(&id, &old);
         assert!(registry.is_alive("c", new.session.number));
         registry.end(&id, &new);

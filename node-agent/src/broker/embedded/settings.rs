@@ -38,6 +38,10 @@ pub struct EmbeddedSettings {
     pub max_session_expiry_secs: u32,
     /// Topics that keep a retained message, at the most; 0 turns retained messages off. Default: 100,000.
     pub max_retained: u32,
+    /// Whether clients come in by the agent's counting front, which makes more figures known, and tells MQTT 5 clients
+    /// why they are kicked. It holds for listeners of plain MQTT, with and without TLS, that no proxy stands before.
+    /// A client takes three descriptors then. Default: false.
+    pub counting_front: bool,
     /// How often the agent's view is compared with the broker as a whole, seconds, at least 1. Between two
     /// comparisons it follows the broker's events. Default: 30.
     pub resync_secs: u32,
@@ -57,6 +61,7 @@ impl Default for EmbeddedSettings {
             session_expiry_secs: 7200,
             max_session_expiry_secs: 0,
             max_retained: 100_000,
+            counting_front: false,
             resync_secs: 30,
         }
     }
@@ -80,6 +85,13 @@ pub struct ListenerSettings {
     /// address, and one that says nothing holds up the others for a second. Bytes and segments of such clients
     /// are unknown. Default: false.
     pub proxy_protocol: bool,
+}
+
+impl EmbeddedSettings {
+    /// Whether clients of this listener pass the counting front.
+    pub(super) fn is_counted(&self, listener: &ListenerSettings) -> bool {
+        self.counting_front && listener.protocol == Transport::Tcp && !listener.proxy_protocol
+    }
 }
 
 impl Default for ListenerSettings {
@@ -169,6 +181,7 @@ mod tests {
             max_inflight = 7
             max_mqueue = 8
             session_expiry_secs = 60
+            counting_front = true
             authentication = { password_file = "users" }
             [[listeners]]
             address = "127.0.0.1:0"
@@ -185,6 +198,7 @@ mod tests {
         assert_eq!(settings.max_mqueue, 8);
         assert_eq!(settings.session_expiry_secs, 60);
         assert_eq!(settings.resync_secs, 30);
+        assert!(settings.counting_front && !EmbeddedSettings::default().counting_front);
         assert!(
             matches!(&settings.authentication, Authentication::PasswordFile(path) if path.ends_with("users"))
         );
