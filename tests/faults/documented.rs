@@ -31,7 +31,7 @@ fn every_test_that_the_document_names_exists_and_no_test_of_faults_is_left_out()
     for [folder, file, name] in &named {
         let path = match folder.as_str() {
             "faults" | "acceptance" | "soak" => format!("tests/{folder}/{file}.rs"),
-            "cluster" => format!("gateway/tests/cluster/{file}.rs"),
+            "cluster" | "http" => format!("gateway/tests/{folder}/{file}.rs"),
             "connections" => format!("gateway/tests/{file}.rs"),
             "unit" if workspace().join(format!("gateway/src/{file}.rs")).exists() => {
                 format!("gateway/src/{file}.rs")

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bulk_kicks;
 mod documented;
 mod hostile_clients;
 mod hostile_node;

@@ -4,12 +4,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall_tests::asker::Asked;
 use rollcall_tests::http;
 use rollcall_tests::mqtt::{Client, Connect};
-use rollcall_tests::process::Process;
+use rollcall_tests::process::{Process, is_clean};
 use rollcall_tests::sandbox::{Agent, Cluster, OPERATOR};
 use rollcall_tests::wait::{eventually, pause};
 use rollcall_tests::{binaries, rows};
@@ -110,6 +110,39 @@ fn on_a_full_disk_no_kick_is_carried_out_without_a_record() {
     let (records, torn) = records(&audit);
     assert!(has(&records, &spare(100), "asked") && has(&records, &spare(100), "kicked"));
     assert!(torn <= 1, "{torn} lines are torn; no record may be written onto the end of a torn one");
+}
+
+#[test]
+fn a_gateway_whose_audit_disk_hangs_ends_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let audit = folder.path().join("audit.jsonl");
+    assert!(Command::new("mkfifo").arg(&audit).status().unwrap().success());
+    let (agent, _table) = node();
+    let mut cluster = Cluster::with(vec![agent], &["--audit-log", audit.to_str().unwrap()]);
+    // A pipe that nobody reads takes some lines, and then none.
+    let mut kicks = (0..2000).map(|_| cluster.gateway.kick("nobody").status);
+    assert_eq!(kicks.find(|status| *status != 404), Some(503), "the pipe takes no end of lines");
+    // Kicks that wait for it when the end comes.
+    let address = cluster.gateway.address();
+    let waiting: Vec<_> = (0..5)
+        .map(|at| {
+            let target = format!("/api/v4/clients/{}", spare(at));
+            let key = http::basic(OPERATOR.0, OPERATOR.1);
+            let head = http::head(address, "DELETE", &target, &[("authorization", &key)]);
+            std::thread::spawn(move || http::send(address, head.as_bytes()))
+        })
+        .collect();
+    pause(Duration::from_millis(300));
+    let begun = Instant::now();
+    let status = cluster.gateway.process.terminate();
+    assert!(is_clean(status), "{status}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    for answer in waiting {
+        // Nobody waits longer than for 2 s for the disk, so all of them were told.
+        assert_eq!(answer.join().unwrap().unwrap().status, 503);
+    }
+    let log = cluster.gateway.process.log();
+    assert!(log.contains("records still wait for the disk at the end, and are lost"), "{log}");
 }
 
 #[test]
