@@ -67,7 +67,7 @@ impl Bed {
         let tables = &names[..2];
         let rows = rows::clients(random, tables, 600);
         // As many as can be kicked in that time.
-        let spare_rows = Asked::spare_rows(tables, (minutes * 1500.0).clamp(1000.0, 50_000.0) as usize);
+        let spare_rows = Asked::spare_rows(tables, (minutes * 2500.0).clamp(2000.0, 80_000.0) as usize);
         let all: Vec<Value> = rows.iter().chain(&spare_rows).cloned().collect();
         let table = rows::table(&all);
         let path = table.path().to_str().unwrap();

@@ -44,11 +44,14 @@ pub enum Kind {
     Export,
     /// A kick of a client that has not been kicked before.
     Kick,
+    /// A bulk kick of some of those.
+    KickMany,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::List, Self::Walk, Self::Get, Self::Count, Self::Export, Self::Kick];
+    pub const ALL: [Self; 7] =
+        [Self::List, Self::Walk, Self::Get, Self::Count, Self::Export, Self::Kick, Self::KickMany];
 }
 
 /// How often requests of one kind came out in what way.
@@ -199,14 +202,17 @@ impl Asker<'_> {
     /// Asks something of any kind.
     pub fn ask_any(&mut self) {
         let kind = *Kind::ALL.choose(&mut self.random).unwrap_or(&Kind::List);
-        self.ask(kind);
+        // Those to be kicked have to last.
+        let is_too_many = kind == Kind::KickMany && self.random.random_bool(0.7);
+        self.ask(if is_too_many { Kind::List } else { kind });
     }
 
     /// Asks something of this kind and notes how it came out.
     pub fn ask(&mut self, kind: Kind) {
         // When nobody is left to be kicked.
         let is_over = self.asked.next_spare.load(Ordering::Relaxed) >= self.asked.spares.len();
-        let kind = if kind == Kind::Kick && is_over { Kind::Get } else { kind };
+        let is_kick = matches!(kind, Kind::Kick | Kind::KickMany);
+        let kind = if is_kick && is_over { Kind::Get } else { kind };
         let outcome = match kind {
             Kind::List => self.list(),
             Kind::Walk => self.walk(),
@@ -214,30 +220,41 @@ impl Asker<'_> {
             Kind::Count => self.count(),
             Kind::Export => self.export(),
             Kind::Kick => self.kick(),
+            Kind::KickMany => self.kick_many(),
         };
         self.asked.note(kind, outcome);
     }
 
     /// Sends a request; `None` if no answer came and none had to.
-    fn send(&mut self, kind: Kind, method: &str, target: &str) -> Result<Option<Response>, Wrong> {
+    fn send(&self, kind: Kind, method: &str, target: &str) -> Result<Option<Response>, Wrong> {
         let authorization = basic(OPERATOR.0, OPERATOR.1);
         let head = format!(
             "{method} {BASE}{target} HTTP/1.1\r\nhost: h\r\nconnection: close\r\nauthorization: {authorization}\r\n\r\n"
         );
+        self.exchange(kind, &format!("{method} {target}"), head.as_bytes())
+    }
+
+    /// Sends the bytes of a request.
+    fn exchange(&self, kind: Kind, what: &str, request: &[u8]) -> Result<Option<Response>, Wrong> {
         let begun = Instant::now();
-        let answer = http::send(self.gateway, head.as_bytes());
+        let answer = http::send(self.gateway, request);
         let took = begun.elapsed();
-        // An export waits for its nodes twice: until they begin, and for the next rows.
-        let waits = if kind == Kind::Export { 3 } else { 1 };
+        let waits = match kind {
+            // For the nodes twice: until they begin, and for the next rows.
+            Kind::Export => 3,
+            // Until it is known who the nodes are, and then for kicks that are all asked for at once.
+            Kind::KickMany => 2,
+            _ => 1,
+        };
         let most = (self.asked.timeout + GRACE) * waits + SLACK;
         self.asked.tally(kind).slowest.fetch_max(took.as_micros() as u64, Ordering::Relaxed);
         if took > most {
-            return Err(format!("{method} {target} took {took:?}, expected at most {most:?}"));
+            return Err(format!("{what} took {took:?}, expected at most {most:?}"));
         }
         match answer {
             Ok(response) => Ok(Some(response)),
             Err(error) if self.may_break && error.kind() != io::ErrorKind::TimedOut => Ok(None),
-            Err(error) => Err(format!("{method} {target}: {error}")),
+            Err(error) => Err(format!("{what}: {error}")),
         }
     }
 
@@ -369,5 +386,78 @@ impl Asker<'_> {
             }
             _ => Err(wrong("expected 200, or an error that names its node")),
         }
+    }
+
+    /// Kicks some at once for the first time.
+    fn kick_many(&mut self) -> Result<Option<Verdict>, Wrong> {
+        let count = self.random.random_range(2..=4);
+        let from = self.asked.next_spare.fetch_add(count, Ordering::Relaxed);
+        let all = self.asked.spares.iter().skip(from).take(count);
+        let truth = &self.asked.truth;
+        let restarts = |node: &str| {
+            let number = truth.nodes.iter().position(|name| name == node).unwrap_or_default();
+            self.asked.restarts[number].load(Ordering::SeqCst)
+        };
+        let spares: Vec<_> = all.map(|(clientid, node)| (clientid, node, restarts(node))).collect();
+        if spares.is_empty() {
+            return Ok(Some(Verdict::Refused));
+        }
+        let ids: Vec<&String> = spares.iter().map(|(clientid, ..)| *clientid).collect();
+        let body = json!({"clientids": ids, "rate": 1000}).to_string();
+        let (authorization, length) = (basic(OPERATOR.0, OPERATOR.1), body.len());
+        let request = format!(
+            "POST {BASE}/client_kicks HTTP/1.1\r\nhost: h\r\nconnection: close\r\nauthorization: {authorization}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let what = format!("bulk kick of {body}");
+        let Some(response) = self.exchange(Kind::KickMany, &what, request.as_bytes())? else {
+            return Ok(None);
+        };
+        let wrong = |why: &str| {
+            format!("{what}: {why}: {} {}", response.status, String::from_utf8_lossy(&response.body))
+        };
+        if response.status != 200 {
+            // Bulk kicks have a limit of their own.
+            let is_full = response.status == 503 && response.header("retry-after").is_some();
+            let is_late = response.status == 504 && truth::json(&response)?["code"] == 101;
+            let is_refusal = is_full || is_late;
+            return is_refusal.then_some(Some(Verdict::Refused)).ok_or_else(|| wrong("expected 200"));
+        }
+        let text = String::from_utf8_lossy(&response.body);
+        let lines: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+        let mut lines = lines.map_err(|error| wrong(&error.to_string()))?;
+        let last = lines.pop().ok_or_else(|| wrong("nothing at all"))?;
+        lines.retain(|line| line.get("progress").is_none());
+        let failed = truth.failed(&last, &truth.nodes).map_err(|why| wrong(&why))?;
+        if lines.len() != spares.len() || last["meta"]["count"] != lines.len() {
+            return Err(wrong("not one line for each"));
+        }
+        let mut is_whole = failed.is_empty();
+        for &(clientid, node, before) in &spares {
+            let line = lines.iter().find(|line| line["clientid"] == clientid.as_str());
+            let line = line.ok_or_else(|| wrong(&format!("nothing is said of {clientid}")))?;
+            match line["outcome"].as_str() {
+                Some("kicked") if line["kicked_on"] == json!([node]) => {}
+                Some("failed" | "unknown") if failed.contains(node) => is_whole = false,
+                // Its agent may have started again.
+                Some("moved") if restarts(node) != before => {}
+                _ => return Err(wrong(&format!("{clientid} is on {node}"))),
+            }
+        }
+        if last["meta"]["complete"] != is_whole {
+            return Err(wrong("complete is not so"));
+        }
+        let is_kicked = |clientid: &str| {
+            lines.iter().any(|line| line["clientid"] == clientid && line["outcome"] == "kicked")
+        };
+        if let Some((clientid, node, before)) = spares.into_iter().find(|(clientid, ..)| is_kicked(clientid))
+            && let Some(after) = self.send(Kind::Get, "GET", &format!("/clients/{clientid}"))?
+            && after.status == 200
+            && !truth::rows(&truth::json(&after)?)?.is_empty()
+            && restarts(node) == before
+        {
+            return Err(wrong(&format!("{clientid} is said to be kicked, and is shown")));
+        }
+        Ok(Some(if is_whole { Verdict::Whole } else { Verdict::Partial }))
     }
 }
