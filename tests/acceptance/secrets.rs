@@ -259,15 +259,34 @@ fn mqtt(agent: &Agent, gateway: &Gateway) {
 
 /// One request by HTTP/2 without TLS, whose frames and headers are logged by another crate than those of HTTP/1.1.
 fn over_http2(address: SocketAddr, authorization: &str) {
-    let mut block = vec![0x82, 0x86];
-    for (name, value) in [(0x04, "/api/v4/nodes"), (0x01, "gateway"), (0x57, authorization)] {
-        block.push(name);
+    let fields = [(0x04, "/api/v4/nodes"), (0x01, "gateway"), (0x57, authorization)];
+    http2(address, 0x82, &fields, None);
+}
+
+/// A bulk kick in the same way.
+fn over_http2_post(address: SocketAddr, authorization: &str, body: &str) {
+    let target = format!("{BASE}/client_kicks");
+    let fields =
+        [(0x04, target.as_str()), (0x01, "gateway"), (0x57, authorization), (0x5f, "application/json")];
+    http2(address, 0x83, &fields, Some(body));
+}
+
+/// A request of this method with these fields; they are named by HPACK's table. The answer is awaited.
+fn http2(address: SocketAddr, method: u8, fields: &[(u8, &str)], body: Option<&str>) {
+    let mut block = vec![method, 0x86];
+    for (name, value) in fields {
+        block.push(*name);
         block.push(u8::try_from(value.len()).unwrap());
         block.extend(value.as_bytes());
     }
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
-    bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 1]);
+    let flags = if body.is_some() { 4 } else { 5 };
+    bytes.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, flags, 0, 0, 0, 1]);
     bytes.extend(block);
+    if let Some(body) = body {
+        bytes.extend([0, 0, u8::try_from(body.len()).unwrap(), 0, 1, 0, 0, 0, 1]);
+        bytes.extend(body.as_bytes());
+    }
     let mut stream = http::connect(address).unwrap();
     stream.write_all(&bytes).unwrap();
     loop {
@@ -279,6 +298,58 @@ fn over_http2(address: SocketAddr, authorization: &str) {
             return;
         }
     }
+}
+
+/// Bulk kicks, well and badly; gives what they were answered.
+fn bulk_kicks(cluster: &Cluster) -> String {
+    let gateway = &cluster.gateway;
+    let json = "application/json";
+    let mut answers = String::new();
+    let mut post = |key: (&str, &str), content_type: &str, body: &str, status: u16| {
+        let (authorization, length) = (http::basic(key.0, key.1), body.len().to_string());
+        let headers = [
+            ("authorization", authorization.as_str()),
+            ("content-type", content_type),
+            ("content-length", length.as_str()),
+        ];
+        let head = http::head(gateway.address(), "POST", &format!("{BASE}/client_kicks"), &headers);
+        let answer = http::send(gateway.address(), (head + body).as_bytes()).unwrap();
+        assert_eq!(answer.status, status, "{}", String::from_utf8_lossy(&answer.body));
+        answers += &String::from_utf8_lossy(&answer.body);
+    };
+    // Clients that logged in with a password, and have messages to come.
+    for agent in &cluster.agents {
+        let (plain, at) = (agent.process.mqtt_all[0], &agent.name[..1]);
+        let clientid = format!("doomed-{at}");
+        let mut doomed = Client::connect(plain, &login(4, &clientid, PASSWORD).keep_session());
+        doomed.subscribe("t/#", 1);
+        doomed.disconnect();
+        let mut publisher = Client::connect(plain, &login(5, &format!("last-{at}"), PASSWORD));
+        publisher.publish("t/last", 1, PAYLOAD.as_bytes());
+        gateway_row(gateway, &clientid);
+    }
+    let good = ("given", KEY);
+    post(good, json, r#"{"filter":{"_like_clientid":"doomed-"},"dry_run":true}"#, 200);
+    post(good, json, r#"{"filter":{"_like_clientid":"doomed-a"}}"#, 200);
+    post(good, json, r#"{"clientids":["doomed-b","nobody"]}"#, 200);
+    // Of what is refused no value is shown that has no meaning there, nor what is no JSON.
+    let misplaced = format!(r#"{{"clientids":["nobody"],"password":"{MISPLACED}"}}"#);
+    post(("given", WRONG_KEY), json, &misplaced, 401);
+    post(good, "text/plain", &misplaced, 400);
+    post(good, json, &misplaced, 400);
+    post(good, json, &format!(r#"{{"clientids":[{MISPLACED}]}}"#), 400);
+    post(good, json, MISPLACED, 400);
+    post(good, json, &format!(r#"{{"token":"{}"}}"#, MISPLACED.repeat(100_000)), 413);
+    over_http2_post(gateway.address(), &http::basic("given", KEY), &misplaced);
+    answers
+}
+
+/// Waits until the gateway shows a client.
+fn gateway_row(gateway: &Gateway, clientid: &str) {
+    eventually(clientid, || {
+        let rows = gateway.request_as(("given", KEY), "GET", &format!("/clients/{clientid}")).rows();
+        if rows.len() == 1 { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
 }
 
 /// What users of the gateway send, well and badly; gives what they were answered.
@@ -391,6 +462,7 @@ fn nothing_secret_is_written_anywhere() {
     for agent in &cluster.agents {
         mqtt(agent, &cluster.gateway);
     }
+    written.add("an answer to a bulk kick", bulk_kicks(&cluster));
     written.add("an answer", users(&cluster));
     eventually("refusal of the token", || {
         let log = cluster.refused.process.log();
