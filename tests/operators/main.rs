@@ -1,3 +1,4 @@
 //! What operators and their tools touch, over real processes.
 
 mod openapi;
+mod page;

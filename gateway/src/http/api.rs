@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -23,7 +23,7 @@ use super::openapi::Described;
 use super::places::Places;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{Drain, clients, counts, export, kicks, limits, nodes};
+use super::{Drain, clients, counts, envelope, export, kicks, limits, nodes};
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::keys::{Key, KeyRing};
@@ -81,6 +81,10 @@ impl Api {
             bulk,
             described,
         }
+    }
+
+    pub(super) fn base_path(&self) -> &str {
+        &self.base_path
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -152,7 +156,8 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     // Exports and bulk kicks have limits of their own: they may last for minutes. What is known of the nodes is told
     // without asking anybody, and wanted most when the gateway has too much to do.
     let is_export = matches!(route, Ok(Route::Export));
-    let is_free = is_export || matches!(route, Ok(Route::Kicks | Route::Nodes | Route::Node { .. }));
+    let is_free =
+        is_export || matches!(route, Ok(Route::Kicks | Route::Nodes | Route::Node { .. } | Route::Whoami));
     let _place = match (!is_free).then(|| api.places.request()).transpose() {
         Ok(place) => place,
         Err(error) => return refuse(Some(key), error).await,
@@ -226,6 +231,10 @@ async fn operate(
         Route::Counts => counts::count(cluster, &api.places, query, deadline).await,
         Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
         Route::Kicks => api.bulk.answer(parts, body, key, deadline).await,
+        Route::Whoami => {
+            query::none(query)?;
+            Ok(envelope::json(StatusCode::OK, &envelope::whoami(key)))
+        }
         Route::Nodes => {
             query::none(query)?;
             Ok(nodes::list(cluster))

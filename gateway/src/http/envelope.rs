@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use super::query::cursor_behind;
 use super::row::{self, Fields, Row};
 use crate::cluster::{CountAnswer, GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
+use crate::keys::Key;
 use crate::page::completeness::{Completeness, FailedNode};
 use crate::page::groups::{Group, GroupBy, Value};
 use crate::page::rows::PageRows;
@@ -95,10 +96,24 @@ pub(super) fn bound(completeness: &Completeness) -> Option<&'static str> {
     (!completeness.is_whole()).then_some("at_least")
 }
 
+/// Who asks.
+pub(super) fn whoami(key: &Key) -> impl Serialize {
+    Answer::new(NoMeta {}, Whoami { key: &key.id, role: key.role.as_str() })
+}
+
 /// The sessions that a kick ended, one a node.
 pub(super) fn kick<'a>(answer: &'a KickAnswer, clientid: &'a str) -> impl Serialize {
     let kicked: Vec<_> = answer.kicked_on.iter().map(|node| Kicked { node, clientid }).collect();
     Answer::new(NodesMeta::of(&answer.completeness), kicked)
+}
+
+#[derive(Serialize)]
+struct NoMeta {}
+
+#[derive(Serialize)]
+struct Whoami<'a> {
+    key: &'a str,
+    role: &'static str,
 }
 
 #[derive(Serialize)]

@@ -1,7 +1,7 @@
 //! The HTTP API.
 //!
 //! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
-//! the health routes or [`api`]: key, place among the requests ([`places`]), operation. A list goes on to [`clients`], [`query`], the
+//! the [`page`], the health routes or [`api`]: key, place among the requests ([`places`]), operation. A list goes on to [`clients`], [`query`], the
 //! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
@@ -40,6 +40,7 @@ pub(crate) mod limits;
 mod nodes;
 mod observe;
 mod openapi;
+mod page;
 mod pieces;
 mod places;
 mod query;
@@ -90,7 +91,7 @@ impl Drain {
 /// Every route, with all that stands before it.
 pub(crate) fn router(api: Api, drain: Drain) -> Router {
     let api = Arc::new(api);
-    Router::new()
+    page::routes(api.base_path())
         .route("/health/live", routing::get(live))
         .route("/health/ready", routing::get(ready).with_state(drain))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: route::READ })

@@ -21,6 +21,8 @@ pub(super) enum Route {
     Export,
     /// `/client_kicks`
     Kicks,
+    /// `/whoami`
+    Whoami,
     /// `/nodes`
     Nodes,
     /// `/nodes/{node}`
@@ -36,6 +38,7 @@ enum Raw<'a> {
     Counts,
     Export,
     Kicks,
+    Whoami,
     Nodes,
     Node(&'a str),
 }
@@ -73,6 +76,7 @@ impl Route {
             Raw::Counts => Self::Counts,
             Raw::Export => Self::Export,
             Raw::Kicks => Self::Kicks,
+            Raw::Whoami => Self::Whoami,
             Raw::Nodes => Self::Nodes,
             Raw::Node(name) => Self::Node { node: part("node", name)? },
         })
@@ -93,6 +97,7 @@ impl<'a> Raw<'a> {
             ["client_counts"] => Some(Self::Counts),
             ["client_export"] => Some(Self::Export),
             ["client_kicks"] => Some(Self::Kicks),
+            ["whoami"] => Some(Self::Whoami),
             ["nodes"] => Some(Self::Nodes),
             ["nodes", node] => Some(Self::Node(node)),
             ["nodes", node, "clients", ref rest @ ..] => Self::clients(Some(node), rest),
@@ -143,6 +148,7 @@ mod tests {
             ("/client_counts", Route::Counts),
             ("/client_export", Route::Export),
             ("/nodes", Route::Nodes),
+            ("/whoami", Route::Whoami),
             ("/nodes/a@127.0.0.1", Route::Node { node: "a@127.0.0.1".into() }),
             ("/nodes/a%40127.0.0.1/clients", Route::Clients { node: on() }),
             ("/nodes/a@127.0.0.1/clients/c", Route::Client { node: on(), clientid: "c".into() }),
@@ -190,9 +196,15 @@ mod tests {
                 "{path}"
             );
         }
-        for path in
-            ["/clients", "/clients/username/u", "/client_counts", "/client_export", "/nodes", "/nodes/n"]
-        {
+        for path in [
+            "/clients",
+            "/clients/username/u",
+            "/client_counts",
+            "/client_export",
+            "/nodes",
+            "/nodes/n",
+            "/whoami",
+        ] {
             let refused = Route::find(&Method::DELETE, path);
             assert!(matches!(refused, Err(ApiError::MethodNotAllowed { allow: READ })), "{path}");
             assert!(Route::find(&Method::HEAD, path).is_ok(), "{path}");

@@ -92,7 +92,7 @@ fn get(url: &str) -> Request<Body> {
 async fn each_refusal_has_its_status_and_code() {
     let gateway = gateway();
     for (method, url, status, code) in [
-        (Method::GET, "/", 404, 102),
+        (Method::GET, "/nothing", 404, 102),
         (Method::GET, "/api/v4", 404, 102),
         (Method::GET, "/api/v4/", 404, 102),
         (Method::GET, "/api/v4/nothing", 404, 102),

@@ -62,6 +62,9 @@ pub(super) fn paths() -> Value {
                 "getNode", "nodes", "Get a node", vec![], json_answer("The node", "OneNode"), &["NotFound", "Unavailable"],
             ),
         },
+        "/whoami": {
+            "get": read("whoami", "nodes", "Tell the key's id and role", vec![], json_answer("The key", "Whoami"), &[]),
+        },
         "/openapi.json": { "get": open("getOpenApi", "This document", "application/json", json!({ "type": "object" })) },
         "/docs": { "get": open("getDocs", "This document, to read", "text/html", json!({ "type": "string" })) },
     })

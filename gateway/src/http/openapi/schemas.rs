@@ -167,6 +167,10 @@ pub(super) fn components(limits: &KickLimits) -> Value {
                 "nodes": nodes(),
             })),
         })),
+        "Whoami": answer(
+            object(&[], json!({})),
+            object(&["key", "role"], json!({ "key": text(), "role": { "enum": ["viewer", "operator"] } })),
+        ),
         "Node": node(),
         "Nodes": answer(reference("NodesTotal"), list(reference("Node"))),
         "OneNode": answer(reference("NodesTotal"), reference("Node")),

@@ -1,0 +1,84 @@
+//! The page for operators at `/`: a client of the API like any other, which the gateway only hands out.
+//!
+//! It is files as they stand in `page/`: no build step, no framework, nothing from another host. Who has no key gets the page and
+//! no more; the key stays in the browser's memory. The policy lets it load its own files and speak to its own gateway alone.
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use axum::routing::get;
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+
+/// What the page may do. A data URL is the icon, which is none.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// Each file but the page itself.
+const FILES: [(&str, &str, &str); 4] = [
+    ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
+    ("/page.js", SCRIPT, include_str!("page/page.js")),
+    ("/api.js", SCRIPT, include_str!("page/api.js")),
+    ("/columns.js", SCRIPT, include_str!("page/columns.js")),
+];
+
+/// The routes of the page and its files, over the API at `base_path`.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(base_path: &str) -> Router<S> {
+    let base_path = base_path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
+    let page = include_str!("page/index.html").replace("BASE_PATH", &base_path);
+    let files = FILES.map(|(path, kind, text)| (path, kind, Bytes::from_static(text.as_bytes())));
+    let all = files.into_iter().chain([("/", "text/html; charset=utf-8", Bytes::from(page))]);
+    all.fold(Router::new(), |router, (path, kind, text)| {
+        router.route(path, get(move || std::future::ready(file(kind, &text))))
+    })
+}
+
+fn file(kind: &'static str, text: &Bytes) -> Response {
+    let mut response = Response::new(Body::from(text.clone()));
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (CONTENT_TYPE, kind),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::query::{FILTERS, LIST};
+    use crate::http::row::KEYS;
+
+    #[test]
+    fn the_page_loads_nothing_from_elsewhere_and_runs_nothing_inline() {
+        let page = include_str!("page/index.html");
+        for text in FILES.iter().map(|(.., text)| *text).chain([page]) {
+            for refused in
+                ["http://", "https://", "innerHTML", "eval(", "document.write", " style=", " onclick="]
+            {
+                assert!(!text.contains(refused), "{refused}");
+            }
+        }
+        assert_eq!(page.matches("<script").count(), 1, "{page}");
+    }
+
+    #[test]
+    fn the_page_knows_every_field_and_every_filter() {
+        let columns = include_str!("page/columns.js");
+        for key in KEYS {
+            assert!(columns.contains(&format!("\n  {key}: {{ title: ")), "{key}");
+        }
+        assert_eq!(columns.matches(": { title: ").count(), KEYS.len());
+        let page = include_str!("page/index.html");
+        for name in &LIST[..FILTERS] {
+            assert!(page.contains(&format!("name=\"{name}\"")), "{name}");
+        }
+    }
+}
