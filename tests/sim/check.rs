@@ -146,16 +146,6 @@ pub(crate) type Wrong = Vec<String>;
 
 /// Every expected node is counted or named; a node that nobody could have reached is named.
 pub(crate) fn nodes(truth: &Truth, window: Window, meta: &Value, wrong: &mut Wrong) -> Nodes {
-    let silent = (0..truth.occupants.len()).filter(|&slot| truth.is_empty(slot, window)).count();
-    let failed = meta["nodes"]["failed"].as_array().map_or(0, Vec::len);
-    if silent > failed {
-        wrong.push(format!("{silent} nodes were down all the time, {failed} are named"));
-    }
-    named(truth, meta, wrong)
-}
-
-/// Every expected node is counted or named.
-pub(crate) fn named(truth: &Truth, meta: &Value, wrong: &mut Wrong) -> Nodes {
     let slots = truth.occupants.len();
     let nodes = &meta["nodes"];
     let (total, answered) = (nodes["total"].as_u64(), nodes["answered"].as_u64());
@@ -174,6 +164,10 @@ pub(crate) fn named(truth: &Truth, meta: &Value, wrong: &mut Wrong) -> Nodes {
             wrong.push(format!("failed node {label:?} is none of the cluster"));
         }
         excused.extend(slots);
+    }
+    let silent = (0..slots).filter(|&slot| truth.is_empty(slot, window)).count();
+    if silent > failed.len() {
+        wrong.push(format!("{silent} nodes were down all the time, {} are named", failed.len()));
     }
     Nodes { excused, all_answered: failed.is_empty() }
 }

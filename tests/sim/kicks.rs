@@ -364,11 +364,7 @@ fn whole(
 ) {
     let (truth, window, meta) = (&state.truth, answered.window, &end["meta"]);
     let is = |line: &Value, outcomes: &[&str]| outcomes.contains(&text(line, "outcome"));
-    // Of a client whose node did not confirm the kick, or that kept moving, no more nodes are named than that one.
-    let says_all = matches!(asked.whom, Whom::Matching(_))
-        || lines.iter().any(|line| is(line, &["kicked", "not_found", "failed"]));
-    let nodes =
-        if says_all { check::nodes(truth, window, meta, wrong) } else { check::named(truth, meta, wrong) };
+    let nodes = check::nodes(truth, window, meta, wrong);
     if meta["count"] != lines.len() || meta.get("stopped").is_some() {
         wrong.push(format!("{} clients over the line {end}", lines.len()));
     }

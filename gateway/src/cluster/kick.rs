@@ -57,7 +57,6 @@ pub(super) async fn kick(
             }
             Err(error) => return Err(error),
         };
-        completeness = Some(asked);
         let found: Vec<Found> = answers
             .into_iter()
             .flat_map(|answer| {
@@ -70,6 +69,7 @@ pub(super) async fn kick(
         let kicks = found.iter().map(|found| end_session(found, clientid, until));
         let outcomes = futures::future::join_all(kicks).await;
         still_there = false;
+        let mut asked = asked;
         let mut failed: Option<FailedNode> = None;
         for (found, outcome) in found.iter().zip(outcomes) {
             match outcome {
@@ -77,6 +77,7 @@ pub(super) async fn kick(
                 Ok(_) => still_there = true,
                 // Of several that did not confirm, one that may have done it all the same is told of.
                 Err(owner) => {
+                    asked.lacks(owner.clone());
                     let is_known = failed.as_ref().is_some_and(|known| !is_refusal(known.reason));
                     failed = failed.filter(|_| is_known).or(Some(owner));
                 }
@@ -85,8 +86,10 @@ pub(super) async fn kick(
         kicked_on.sort();
         kicked_on.dedup();
         if let Some(owner) = failed {
-            return Err(ClusterError::OwnerFailed { clientid: clientid.to_owned(), owner, kicked_on });
+            let (clientid, failed) = (clientid.to_owned(), asked.failed);
+            return Err(ClusterError::OwnerFailed { clientid, owner, kicked_on, failed });
         }
+        completeness = Some(asked);
         if !still_there {
             break;
         }
@@ -94,7 +97,7 @@ pub(super) async fn kick(
     let completeness = completeness.unwrap_or_default();
     let clientid = clientid.to_owned();
     if still_there {
-        Err(ClusterError::Moved { clientid, kicked_on })
+        Err(ClusterError::Moved { clientid, kicked_on, failed: completeness.failed })
     } else if !kicked_on.is_empty() {
         Ok(KickAnswer { kicked_on, completeness })
     } else if completeness.is_whole() {

@@ -249,6 +249,8 @@ pub enum ClusterError {
         clientid: String,
         /// Nodes that had the client too and have it no more, sorted.
         kicked_on: Vec<String>,
+        /// Nodes that did not answer, and why.
+        failed: Vec<FailedNode>,
     },
     /// A node failed after it had sent some of its clients, so that it is not known who matches.
     #[error("a node failed while the clients were read: {}", in_words(failed))]
@@ -268,6 +270,8 @@ pub enum ClusterError {
         kicked_on: Vec<String>,
         /// The node that has the client and why it failed.
         owner: FailedNode,
+        /// It, and all others that did not answer or confirm.
+        failed: Vec<FailedNode>,
     },
 }
 

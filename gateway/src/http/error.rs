@@ -219,10 +219,11 @@ impl ApiError {
             Self::Cluster(
                 ClusterError::NobodyAnswered { failed }
                 | ClusterError::BrokeOff { failed }
-                | ClusterError::NotFoundIncomplete { failed, .. },
+                | ClusterError::NotFoundIncomplete { failed, .. }
+                | ClusterError::OwnerFailed { failed, .. },
             ) => Some(Nodes::failed(failed)),
-            Self::Cluster(ClusterError::OwnerFailed { owner, .. }) => {
-                Some(Nodes::failed(std::slice::from_ref(owner)))
+            Self::Cluster(ClusterError::Moved { failed, .. }) => {
+                Some(failed).filter(|failed| !failed.is_empty()).map(|failed| Nodes::failed(failed))
             }
             _ => None,
         }
@@ -280,6 +281,7 @@ mod tests {
         let owner_failed = |reason| ClusterError::OwnerFailed {
             clientid: clientid(),
             owner: node("a@h", reason),
+            failed: vec![node("a@h", reason)],
             kicked_on: if reason == Reason::Draining { known() } else { vec![] },
         };
         let errors: Vec<ApiError> = vec![
@@ -320,8 +322,8 @@ mod tests {
             ClusterError::NotFound { clientid: clientid() }.into(),
             ClusterError::CursorLost.into(),
             ClusterError::TooManyGroups.into(),
-            ClusterError::Moved { clientid: clientid(), kicked_on: vec![] }.into(),
-            ClusterError::Moved { clientid: clientid(), kicked_on: known() }.into(),
+            ClusterError::Moved { clientid: clientid(), kicked_on: vec![], failed: vec![] }.into(),
+            ClusterError::Moved { clientid: clientid(), kicked_on: known(), failed: failed() }.into(),
             owner_failed(Reason::Timeout).into(),
             owner_failed(Reason::Unreachable).into(),
             owner_failed(Reason::Draining).into(),

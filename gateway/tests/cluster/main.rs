@@ -436,7 +436,10 @@ async fn a_client_that_moved_is_looked_for_once_more() {
     let cluster = cluster_of(std::slice::from_ref(&node)).await;
     let error = cluster.kick("c-000001-0", &Scope::All, Instant::now() + DEADLINE).await.unwrap_err();
     assert_eq!(node.calls.kicks.load(Relaxed), 2);
-    assert_eq!(error, ClusterError::Moved { clientid: "c-000001-0".into(), kicked_on: vec![] });
+    assert_eq!(
+        error,
+        ClusterError::Moved { clientid: "c-000001-0".into(), kicked_on: vec![], failed: vec![] }
+    );
 }
 
 #[tokio::test]
@@ -452,21 +455,25 @@ async fn a_client_that_is_kicked_on_one_node_and_moves_on_another_is_not_said_to
     ];
     let cluster = cluster_of(&nodes).await;
     let error = cluster.kick("both", &Scope::All, Instant::now() + DEADLINE).await.unwrap_err();
-    assert_eq!(error, ClusterError::Moved { clientid: "both".into(), kicked_on: vec!["n0".into()] });
+    let kicked_on = vec!["n0".into()];
+    assert_eq!(error, ClusterError::Moved { clientid: "both".into(), kicked_on, failed: vec![] });
     assert!(error.to_string().ends_with("the client was kicked on n0"), "{error}");
 }
 
 #[tokio::test]
 async fn an_owner_that_does_not_confirm_is_named() {
     let node = FakeNode::new("n0", rows(0, 3, false), Behaviour::HangInKick);
-    let cluster = cluster_of(std::slice::from_ref(&node)).await;
+    let silent = FakeNode::new("n1", rows(1, 3, false), Behaviour::HangInQueries);
+    let cluster = cluster_of(&[Arc::clone(&node), silent]).await;
     let error = cluster
         .kick("c-000001-0", &Scope::All, Instant::now() + Duration::from_millis(400))
         .await
         .unwrap_err();
     let owner = failed("n0", Reason::Timeout);
     let clientid = "c-000001-0".into();
-    assert_eq!(error, ClusterError::OwnerFailed { clientid, owner, kicked_on: vec![] });
+    // So is one that did not say whether it has the client, too.
+    let failed = vec![owner.clone(), failed("n1", Reason::Timeout)];
+    assert_eq!(error, ClusterError::OwnerFailed { clientid, owner, kicked_on: vec![], failed });
     assert_eq!(node.calls.kicks.load(Relaxed), 1, "a kick is never sent twice");
 }
 

@@ -457,6 +457,26 @@ async fn nobody_that_answers_the_second_time_is_no_word_of_a_client_that_moved()
 }
 
 #[tokio::test]
+async fn a_silent_node_is_named_whatever_else_goes_wrong_with_a_kick() {
+    let failed = |names: &[&str]| {
+        json!(names.iter().map(|name| json!({"node": name, "reason": "timeout"})).collect::<Vec<_>>())
+    };
+    for (behaviour, status, outcome, names) in [
+        (Behaviour::HangInKick, 504, "unknown", &["a@h", "b@h"][..]),
+        (Behaviour::Reconnected, 503, "moved", &["b@h"]),
+    ] {
+        let silent = node("b@h", ["c-2"], Behaviour::HangInQueries);
+        let bed = Bed::of(vec![node("a@h", ["c-1"], behaviour), silent]).await;
+        let (got, body) = send(bed.gateway, "DELETE", "/clients/c-1").await;
+        assert_eq!((got, &body["meta"]["nodes"]["failed"]), (status, &failed(names)), "{body}");
+        let answer = bed.post(&json!({"clientids": ["c-1"]})).await;
+        assert_eq!(told(&answer), [json!(["c-1", null, outcome, []])]);
+        let last = answer.lines().1;
+        assert_eq!((&last["complete"], &last["nodes"]["failed"]), (&json!(false), &failed(names)), "{last}");
+    }
+}
+
+#[tokio::test]
 async fn of_two_nodes_that_do_not_confirm_a_kick_the_one_that_may_have_done_it_is_told_of() {
     for is_first in [true, false] {
         let refuses = node("a@h", ["c-1"], Behaviour::OverloadedInKick);

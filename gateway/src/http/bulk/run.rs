@@ -377,10 +377,8 @@ impl Report {
         };
         let report = Self::new(outcome, Some(error.to_string()));
         match error {
-            ClusterError::OwnerFailed { owner, kicked_on, .. } => {
-                Self { kicked_on, failed: vec![owner], ..report }
-            }
-            ClusterError::Moved { kicked_on, .. } => Self { kicked_on, ..report },
+            ClusterError::OwnerFailed { kicked_on, failed, .. }
+            | ClusterError::Moved { kicked_on, failed, .. } => Self { kicked_on, failed, ..report },
             ClusterError::NobodyAnswered { failed } | ClusterError::NotFoundIncomplete { failed, .. } => {
                 Self { failed, ..report }
             }
