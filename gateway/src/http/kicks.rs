@@ -14,6 +14,7 @@ use super::route::Route;
 use crate::audit::{Audit, Outcome};
 use crate::cluster::{Cluster, ClusterError, KickAnswer};
 use crate::keys::{Key, Role};
+use crate::page::completeness::{Completeness, in_words};
 
 /// The kick a request asks for, as far as its path could be read.
 #[derive(Clone, Debug)]
@@ -99,8 +100,16 @@ fn success(answer: &KickAnswer) -> Ending {
     Ending {
         status: Some(StatusCode::OK.as_u16()),
         kicked_on: answer.kicked_on.clone(),
+        message: elsewhere(&answer.completeness),
         ..Ending::new(Outcome::Kicked)
     }
+}
+
+/// What is to be said of a client that was kicked while some nodes did not answer.
+pub(super) fn elsewhere(completeness: &Completeness) -> Option<String> {
+    let failed = &completeness.failed;
+    let message = || format!("it may be elsewhere too, as some nodes did not answer: {}", in_words(failed));
+    (!failed.is_empty()).then(message)
 }
 
 /// The end of a kick that has no better answer than this.

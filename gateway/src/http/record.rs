@@ -82,8 +82,8 @@ impl Pending {
         self.record.request.as_deref()
     }
 
-    /// Writes the first line, with the body of a request that has one, and takes room for the last. If that takes too long, or whoever asked goes
-    /// away meanwhile, it may be written yet, and gets a last line too.
+    /// Writes the first line, with the body of a request that has one, and takes room for the last. If that takes too long,
+    /// or whoever asked goes away meanwhile, it may be written yet, and gets a last line too.
     pub(super) async fn begin(&mut self, body: Option<Json>) -> io::Result<()> {
         let first = self.audit.reserve()?;
         self.last = Some(self.audit.reserve()?);

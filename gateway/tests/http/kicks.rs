@@ -453,6 +453,8 @@ async fn nobody_that_answers_the_second_time_is_no_word_of_a_client_that_moved()
     assert_eq!(body["meta"]["nodes"]["failed"], failed);
     let last = bed.records().pop().unwrap();
     assert_eq!((&last["outcome"], &last["kicked_on"]), (&json!("kicked"), &json!(["a@h"])), "{last}");
+    let elsewhere = "it may be elsewhere too, as some nodes did not answer: a@h (timeout), b@h (timeout)";
+    assert_eq!(last["message"], elsewhere, "{last}");
     assert_eq!((bed.kicks(0), bed.kicks(1)), (1, 1));
 }
 

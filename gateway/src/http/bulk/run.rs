@@ -18,9 +18,10 @@ use crate::audit::{Outcome, Totals};
 use crate::cluster::{Cluster, ClusterError, Ended, KickAnswer, Scope, Session};
 use crate::http::Drain;
 use crate::http::error::ApiError;
+use crate::http::kicks::elsewhere;
 use crate::http::pieces::Pieces;
 use crate::http::record::{Ending, Pending};
-use crate::page::completeness::{Completeness, FailedNode, in_words};
+use crate::page::completeness::{Completeness, FailedNode};
 
 /// How often a line says how far it has come.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
@@ -361,10 +362,8 @@ impl Report {
     fn of_client(answer: Result<KickAnswer, ClusterError>) -> Self {
         let error = match answer {
             Ok(KickAnswer { kicked_on, completeness }) => {
+                let message = elsewhere(&completeness);
                 let failed = completeness.failed;
-                let message = (!failed.is_empty()).then(|| {
-                    format!("it may be elsewhere too, as some nodes did not answer: {}", in_words(&failed))
-                });
                 return Self { kicked_on, failed, ..Self::new(Outcome::Kicked, message) };
             }
             Err(error) => error,
