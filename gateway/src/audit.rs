@@ -16,6 +16,7 @@ use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::http::Json;
+use crate::metrics::KickFigures;
 
 /// The target of log lines that hold records.
 pub const TARGET: &str = "rollcall_gateway::audit";
@@ -114,6 +116,7 @@ const MOST_WAITING: usize = 4_096;
 pub struct Audit {
     /// To the one thread that writes the file: a disk that hangs holds up that thread and no other.
     lines: Option<mpsc::Sender<Line>>,
+    figures: Arc<KickFigures>,
 }
 
 /// A record on its way to the file; without text it asks only to be told when those before it are written.
@@ -125,10 +128,11 @@ struct Line {
 
 /// Room for one record, which is certain to be taken.
 #[derive(Debug)]
-pub(crate) struct Place(
+pub(crate) struct Place {
     /// In the log where there is none.
-    Option<mpsc::OwnedPermit<Line>>,
-);
+    line: Option<mpsc::OwnedPermit<Line>>,
+    figures: Arc<KickFigures>,
+}
 
 #[derive(Debug)]
 struct AuditFile {
@@ -136,6 +140,25 @@ struct AuditFile {
     file: File,
     /// The last line may lack its end.
     torn: bool,
+}
+
+impl Outcome {
+    /// The word used in records and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Kicked => "kicked",
+            Self::NotFound => "not_found",
+            Self::Gone => "gone",
+            Self::Moved => "moved",
+            Self::Refused => "refused",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Done => "done",
+            Self::Stopped => "stopped",
+            Self::DryRun => "dry_run",
+        }
+    }
 }
 
 impl Audit {
@@ -155,7 +178,7 @@ impl Audit {
         };
         // Not waited for at the end: `flush` is, for as long as it may take.
         std::thread::Builder::new().name("audit".to_owned()).spawn(write)?;
-        Ok(Self { lines: Some(lines) })
+        Ok(Self { lines: Some(lines), figures: Arc::default() })
     }
 
     /// Takes a place for a record to come.
@@ -163,9 +186,22 @@ impl Audit {
     /// # Errors
     /// `QuotaExceeded`: there is none.
     pub(crate) fn reserve(&self) -> io::Result<Place> {
-        let Some(lines) = &self.lines else { return Ok(Place(None)) };
-        let full = |_| io::Error::new(io::ErrorKind::QuotaExceeded, "too many records wait for the disk");
-        Ok(Place(Some(lines.clone().try_reserve_owned().map_err(full)?)))
+        let full = |_| {
+            self.figures.failures.inc();
+            io::Error::new(io::ErrorKind::QuotaExceeded, "too many records wait for the disk")
+        };
+        let lines = self.lines.clone().map(mpsc::Sender::try_reserve_owned);
+        Ok(Place { line: lines.transpose().map_err(full)?, figures: Arc::clone(&self.figures) })
+    }
+
+    /// What came of kicks, and of putting them on record.
+    pub(crate) fn figures(&self) -> &KickFigures {
+        &self.figures
+    }
+
+    /// Records that wait for the disk, and those to come of kicks that are under way.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lines.as_ref().map_or(0, |lines| lines.max_capacity() - lines.capacity())
     }
 
     /// Waits until what was put so far is written, though not for long.
@@ -189,8 +225,17 @@ impl Place {
     /// # Errors
     /// The file takes no more. `TimedOut`: it has not taken this one yet, and may still do.
     pub(crate) async fn put(self, record: &Record) -> io::Result<()> {
+        let figures = Arc::clone(&self.figures);
+        let outcome = self.write(record).await;
+        if outcome.is_err() {
+            figures.failures.inc();
+        }
+        outcome
+    }
+
+    async fn write(self, record: &Record) -> io::Result<()> {
         let line = serde_json::to_string(record)?;
-        let Some(place) = self.0 else {
+        let Some(place) = self.line else {
             tracing::info!(target: TARGET, record = line, "audit");
             return Ok(());
         };

@@ -29,7 +29,7 @@ mod trust;
 pub mod values;
 
 pub use self::layer::Layer;
-pub use self::values::LogFormat;
+pub use self::values::{LogFormat, MetricsAccess};
 
 /// What environment variables of the gateway begin with.
 const ENV_PREFIX: &str = "ROLLCALL_GATEWAY_";
@@ -47,6 +47,8 @@ pub struct Config {
     pub base_path: BasePath,
     /// Who may use it; at first there is at least one key.
     pub keys: Arc<LiveKeys>,
+    /// Who may scrape the metrics.
+    pub metrics: MetricsAccess,
     /// Where kicks go on record; the log without.
     pub audit_log: Option<PathBuf>,
     /// Whether some keys stood in the open, on the command line or in the environment.
@@ -187,6 +189,7 @@ impl Config {
             tls,
             cluster,
             keys: Arc::new(keys(&told)?),
+            metrics: told.metrics.unwrap_or_default(),
             audit_log: audit_log(&told)?,
             base_path: told.base_path.unwrap_or_default(),
             keys_in_the_open,

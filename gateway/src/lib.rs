@@ -7,6 +7,7 @@
 //! - [`cluster`]: the question put to every node;
 //! - [`page`]: what their answers amount to;
 //! - [`audit`]: every kick on record;
+//! - [`metrics`]: what Prometheus is told;
 //! - [`dev_certs`]: certificates to begin with.
 
 pub mod audit;
@@ -18,6 +19,7 @@ mod http;
 pub mod key_file;
 pub mod keys;
 pub mod live_keys;
+pub mod metrics;
 pub mod page;
 mod run;
 mod serve;

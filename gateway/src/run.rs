@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Dial, InvalidNode, TcpDial};
 use crate::config::Config;
 use crate::http::api::Api;
 use crate::http::{self, Drain};
+use crate::metrics::Connections;
 use crate::serve::serve;
 
 /// Why a gateway does not start.
@@ -54,6 +55,7 @@ pub struct Gateway {
     app: Router,
     drain: Drain,
     audit: Audit,
+    connections: Connections,
 }
 
 impl Gateway {
@@ -81,8 +83,10 @@ impl Gateway {
         let keys = Arc::clone(&config.keys);
         let (timeout, limits) = (config.request_timeout, config.limits);
         let api = Api::new(cluster, keys, audit.clone(), base_path, timeout, limits, drain.clone());
+        let api = api.with_metrics_for(config.metrics);
+        let connections = api.metrics().connections.clone();
         let app = http::router(api, drain.clone());
-        Ok(Self { config, app, drain, audit })
+        Ok(Self { config, app, drain, audit, connections })
     }
 
     /// Answers requests on `listener` until `shutdown` is ready; then says that it is not ready, waits for the drain
@@ -97,7 +101,7 @@ impl Gateway {
         incoming: impl Stream<Item = (BoxedStream, SocketAddr)>,
         shutdown: impl Future<Output = ()>,
     ) {
-        let Self { config, app, drain, audit } = self;
+        let Self { config, app, drain, audit, connections } = self;
         tracing::info!(nodes = config.cluster.nodes.len(), base_path = config.base_path.as_str(), "serving");
         let shutdown = async {
             shutdown.await;
@@ -112,7 +116,7 @@ impl Gateway {
             }
         };
         tokio::select! {
-            () = serve(incoming, tls, app, config.limits, config.drain_timeout, shutdown) => {}
+            () = serve(incoming, tls, app, config.limits, &connections, config.drain_timeout, shutdown) => {}
             () = config.keys.follow() => {}
             () = follow_certificate => {}
         }

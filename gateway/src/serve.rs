@@ -35,6 +35,7 @@ use self::transport::Transport;
 use crate::byte_stream::BoxedStream;
 use crate::http::RemoteAddress;
 use crate::http::limits::Limits;
+use crate::metrics::{Connections, Counted};
 
 mod activity;
 mod stream;
@@ -57,6 +58,7 @@ pub(crate) async fn serve(
     tls: Option<&Live<ServerConfig>>,
     app: Router,
     limits: Limits,
+    connections: &Connections,
     drain_timeout: Duration,
     shutdown: impl Future<Output = ()>,
 ) {
@@ -68,16 +70,18 @@ pub(crate) async fn serve(
         while let Some((stream, remote)) = incoming.next().await {
             let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
                 tracing::warn!(%remote, limit = limits.connections, "connection closed, too many are open");
+                connections.refused.inc();
                 continue;
             };
             let (watcher, draining) = (graceful.watcher(), draining.clone());
             let acceptor = tls.map(|tls| TlsAcceptor::from(tls.current()));
-            let connection = connection(stream, acceptor, remote, app.clone(), limits, watcher, draining);
+            let serving = connection(stream, acceptor, remote, app.clone(), limits, watcher, draining);
+            let open = Counted::one(&connections.open);
             tokio::spawn(async move {
-                if let Err(error) = connection.await {
+                if let Err(error) = serving.await {
                     tracing::debug!(%remote, %error, "connection failed");
                 }
-                drop(slot);
+                drop((open, slot));
             });
         }
     };

@@ -41,6 +41,8 @@ pub struct Config {
     pub node_name: String,
     /// Where gateways connect.
     pub listen: SocketAddr,
+    /// Where Prometheus scrapes the agent's metrics, by plain HTTP; `None`: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
     /// Whose clients to report.
     pub broker: BrokerConfig,
     /// How to speak TLS to gateways; `None` speaks plain HTTP/2.
@@ -175,6 +177,7 @@ impl Config {
         Self {
             node_name: node_name.into(),
             listen: DEFAULT_LISTEN,
+            metrics_listen: None,
             broker,
             tls: None,
             token_file: None,
@@ -241,6 +244,7 @@ impl Config {
         let defaults = Self::new(node_name, broker);
         let config = Self {
             listen,
+            metrics_listen: args.metrics_listen.or(file.metrics_listen),
             tls,
             token_file: args.token_file.clone().or(file.token_file),
             insecure: args.insecure.or(file.insecure).unwrap_or(defaults.insecure),

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientChange};
 use crate::index::{Index, Resync};
+use crate::metrics::BrokerFigures;
 
 /// Changes that may wait for the index, two megabytes of a resync. A full channel makes the adapter wait.
 const WAITING_CHANGES: usize = 256;
@@ -39,6 +40,7 @@ pub struct Follower {
     /// A resync that has begun.
     resync: Mutex<Option<Resync>>,
     heard: watch::Sender<Heard>,
+    figures: BrokerFigures,
 }
 
 impl Follower {
@@ -50,7 +52,13 @@ impl Follower {
             agreement: Mutex::default(),
             resync: Mutex::default(),
             heard: watch::Sender::new(Heard::Nothing),
+            figures: BrokerFigures::default(),
         }
+    }
+
+    /// What has been heard of the broker.
+    pub(crate) fn figures(&self) -> &BrokerFigures {
+        &self.figures
     }
 
     /// How index and broker stand now.
@@ -111,14 +119,23 @@ impl Follower {
     pub(crate) async fn apply(&self, change: ClientChange) {
         match change {
             ClientChange::Present(client) => {
+                self.figures.present();
                 if let Some(resync) = &mut *lock(&self.resync) {
                     resync.add(&client);
                 }
                 self.index.present(client);
             }
-            ClientChange::Ended(session) => drop(self.index.ended(&session.clientid, session.session)),
-            ClientChange::ResyncBegun => *lock(&self.resync) = Some(Resync::default()),
+            ClientChange::Ended(session) => {
+                self.figures.ended();
+                self.index.ended(&session.clientid, session.session);
+            }
+            ClientChange::ResyncBegun => {
+                if lock(&self.resync).replace(Resync::default()).is_some() {
+                    self.figures.resync(false);
+                }
+            }
             ClientChange::ResyncRows(clients) => {
+                self.figures.resync_rows(clients.len());
                 if let Some(resync) = &mut *lock(&self.resync) {
                     clients.iter().for_each(|client| resync.add(client));
                 }
@@ -132,7 +149,10 @@ impl Follower {
             }
             ClientChange::BrokerFailed(error) => {
                 warn!(%error, "the broker cannot be asked, its clients are shown as last known");
-                drop(lock(&self.resync).take());
+                self.figures.failed();
+                if lock(&self.resync).take().is_some() {
+                    self.figures.resync(false);
+                }
                 lock(&self.agreement).broker_error = Some(error);
                 self.hear(Heard::Failure);
             }
@@ -148,6 +168,7 @@ impl Follower {
             warn!(%error, "a resync failed");
             return;
         }
+        self.figures.resync(true);
         let mut agreement = lock(&self.agreement);
         agreement.resynced_at_ms = Some(now_ms());
         if agreement.broker_error.take().is_some() {

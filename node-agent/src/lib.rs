@@ -10,6 +10,7 @@
 //! - [`index`]: the clients, ordered and searchable.
 //! - [`follow`]: keeps the index true to the broker.
 //! - `packed`: clients that wait in one block.
+//! - [`metrics`]: what Prometheus is told.
 //! - [`broker`]: the boundary to the broker, and its adapters; `front`: counts what passes between clients and a broker.
 
 pub mod broker;
@@ -22,6 +23,7 @@ mod front;
 pub mod incoming;
 pub mod index;
 pub mod listing;
+pub mod metrics;
 mod packed;
 pub mod query;
 pub mod ranked;

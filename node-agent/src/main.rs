@@ -95,22 +95,26 @@ async fn serve_until_signal(config: Config) -> Result<(), RunError> {
         }
     };
     // The broker last: its listeners must not take clients for an agent that cannot listen.
-    let listener = bind(&config).await?;
-    let address = listener
-        .local_addr()
-        .map_err(|error| RunError::Listen { address: config.listen, reason: error.to_string() })?;
+    let listeners = bind(&config).await?;
+    let unknown =
+        |error: std::io::Error| RunError::Listen { address: config.listen, reason: error.to_string() };
+    let (address, metrics) =
+        (listeners.local_addr().map_err(unknown)?, listeners.metrics_addr().map_err(unknown)?);
     let broker = start_broker(&config).await?;
     let mut line = format!("ready {address}");
     for mqtt in &broker.broker().info().mqtt_addresses {
         line.push_str(" mqtt ");
         line.push_str(mqtt);
     }
+    if let Some(metrics) = metrics {
+        line.push_str(&format!(" metrics {metrics}"));
+    }
     let ready = move || {
         // Whoever reads the line may have closed its end; that is no reason to stop.
         let mut stdout = std::io::stdout().lock();
         let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     };
-    let ended = run_with_ready(config, listener, broker.broker(), ready, shutdown).await;
+    let ended = run_with_ready(config, listeners, broker.broker(), ready, shutdown).await;
     broker.shutdown().await;
     ended
 }

@@ -431,6 +431,12 @@ impl Queries {
         id
     }
 
+    /// How many snapshots are kept.
+    #[must_use]
+    pub fn snapshots(&self) -> usize {
+        self.lock().len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Snapshot>> {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -490,7 +496,7 @@ mod tests {
             "order: sort field 99 is not known"
         );
         let count = |request: CountRequest| Count::try_from(request).unwrap_err().to_string();
-        assert_eq!(count(CountRequest { filter: None, group_by: 7 }), "group_by 7 is not known");
+        assert_eq!(count(CountRequest { filter: None, group_by: 8 }), "group_by 8 is not known");
         let filter = Some(Filter { ip_address: vec![vec![1, 2]], ..Filter::default() });
         assert_eq!(
             count(CountRequest { filter: filter.clone(), group_by: 0 }),

@@ -6,6 +6,7 @@
 //! configuration allows, then connections are closed.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::{BrokerConfig, Config};
 use crate::doorstep;
 use crate::incoming::{self, Connection};
+use crate::metrics;
 use crate::service::{Agent, NodeService, RawLists};
 use crate::tls;
 use crate::token::TokenCheck;
@@ -175,26 +177,66 @@ pub fn check_files(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Binds the configured address.
+/// Where an agent listens.
+#[derive(Debug)]
+pub struct Listeners {
+    gateways: TcpListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Where gateways connect.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.gateways.local_addr()
+    }
+
+    /// Where metrics are scraped, if anywhere.
+    ///
+    /// # Errors
+    /// The system does not say.
+    pub fn metrics_addr(&self) -> io::Result<Option<SocketAddr>> {
+        self.metrics.as_ref().map(TcpListener::local_addr).transpose()
+    }
+}
+
+impl From<TcpListener> for Listeners {
+    /// For gateways alone.
+    fn from(gateways: TcpListener) -> Self {
+        Self { gateways, metrics: None }
+    }
+}
+
+/// Binds the configured addresses.
 ///
 /// # Errors
 /// [`RunError::Listen`].
-pub async fn bind(config: &Config) -> Result<TcpListener, RunError> {
-    let address = config.listen;
+pub async fn bind(config: &Config) -> Result<Listeners, RunError> {
+    let gateways = bind_to(config.listen).await?;
+    let metrics = match config.metrics_listen {
+        Some(address) => Some(bind_to(address).await?),
+        None => None,
+    };
+    Ok(Listeners { gateways, metrics })
+}
+
+async fn bind_to(address: SocketAddr) -> Result<TcpListener, RunError> {
     TcpListener::bind(address).await.map_err(|error| RunError::Listen { address, reason: error.to_string() })
 }
 
-/// Serves a broker until `shutdown` completes, then drains. The listener's address counts, not the configured one.
+/// Serves a broker until `shutdown` completes, then drains. The listeners' addresses count, not the configured ones.
 ///
 /// # Errors
 /// TLS files that cannot be used, a failed server, or a broker that is gone for good.
 pub async fn run(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     broker: Arc<dyn Broker>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    run_with_ready(config, listener, broker, || {}, shutdown).await
+    run_with_ready(config, listeners, broker, || {}, shutdown).await
 }
 
 /// As [`run`]; `ready` is called once calls are answered from the broker's clients. That is after the first
@@ -205,21 +247,33 @@ pub async fn run(
 /// As [`run`].
 pub async fn run_with_ready(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     broker: Arc<dyn Broker>,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), RunError> {
-    run_on(config, incoming::accepted(listener), broker, ready, shutdown).await
+    let Listeners { gateways, metrics } = listeners.into();
+    serve(config, incoming::accepted(gateways), metrics, broker, ready, shutdown).await
 }
 
-/// As [`run_with_ready`], on connections that come in some other way than on a TCP listener.
+/// As [`run_with_ready`], on connections that come in some other way than on a TCP listener, and without metrics.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_on(
     config: Config,
     incoming: impl Stream<Item = Connection> + Send,
+    broker: Arc<dyn Broker>,
+    ready: impl FnOnce(),
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), RunError> {
+    serve(config, incoming, None, broker, ready, shutdown).await
+}
+
+async fn serve(
+    config: Config,
+    incoming: impl Stream<Item = Connection> + Send,
+    metrics: Option<TcpListener>,
     broker: Arc<dyn Broker>,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
@@ -276,7 +330,9 @@ pub async fn run_on(
     let mut tick = interval(TICK);
     let follow = agent.follower.follow(agent.broker.as_ref());
     let (keep_tls, keep_tokens) = (keep(tls.as_deref()), keep(tokens.as_deref()));
-    tokio::pin!(serve, follow, announce, shutdown, keep_tls, keep_tokens);
+    // Also while draining.
+    let show_metrics = show_metrics(metrics, &agent);
+    tokio::pin!(serve, follow, announce, shutdown, keep_tls, keep_tokens, show_metrics);
     let lost = loop {
         tokio::select! {
             served = &mut serve => return Err(RunError::Serve(describe_end(served))),
@@ -285,6 +341,7 @@ pub async fn run_on(
             () = &mut announce, if !is_announced => is_announced = true,
             () = &mut keep_tls => {}
             () = &mut keep_tokens => {}
+            () = &mut show_metrics => {}
             _ = tick.tick() => agent.queries.expire(Instant::now()),
         }
     };
@@ -311,6 +368,7 @@ pub async fn run_on(
     tokio::select! {
         () = finish => {}
         () = keep_following => {}
+        () = &mut show_metrics => {}
         _ = &mut serve => debug!("all connections closed"),
     }
     info!("stopped");
@@ -332,6 +390,14 @@ fn describe_end(served: Result<(), tonic::transport::Error>) -> String {
 
 fn load_tokens(path: &Path) -> Result<Live<Tokens>, TrustError> {
     Tokens::load("the tokens of gateways", path.to_owned())
+}
+
+/// Answers scrapes, if anywhere, without end.
+async fn show_metrics(listener: Option<TcpListener>, agent: &Arc<Agent>) {
+    if let Some(listener) = listener {
+        futures::join!(metrics::listener::serve(listener, agent), metrics::measure_index(agent));
+    }
+    std::future::pending::<()>().await;
 }
 
 /// Follows a value's files, if there are any, without end.

@@ -28,7 +28,7 @@ use rollcall_proto::v1::{
     Identity, KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
 };
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tracing::{info, warn};
 
 pub(crate) use self::raw::RawLists;
@@ -37,6 +37,7 @@ use crate::calls::{Calls, Deadline, exceeded, not_yet_known};
 use crate::follow::{Follower, now_ms};
 use crate::index::Index;
 use crate::listing::Listing;
+use crate::metrics::{CallFigures, CountedCall, CountedStream};
 use crate::query::{Count, List, Queries, QueryError, Selection, Survey};
 use crate::scans::Scans;
 
@@ -59,6 +60,7 @@ pub(crate) struct Agent {
     pub(crate) calls: Calls,
     started_at_ms: i64,
     scans: Scans,
+    pub(crate) figures: Arc<CallFigures>,
 }
 
 impl Agent {
@@ -73,13 +75,74 @@ impl Agent {
             calls: Calls::new(most_calls),
             started_at_ms: now_ms(),
             scans: Scans::default(),
+            figures: Arc::default(),
         }
+    }
+
+    /// Searches of many rows that run.
+    pub(crate) fn scans(&self) -> u32 {
+        self.scans.running()
     }
 }
 
 impl NodeService {
     pub(crate) fn new(agent: Arc<Agent>) -> Self {
         Self { agent }
+    }
+
+    /// Who this is and how it fares.
+    fn described(&self) -> DescribeResponse {
+        let agent = &self.agent;
+        let (info, counts, agreement) =
+            (agent.broker.info(), agent.index.counts(), agent.follower.agreement());
+        DescribeResponse {
+            identity: Some(agent.identity.clone()),
+            broker_kind: info.kind.to_owned(),
+            broker_version: info.version,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            capabilities: info.capabilities,
+            connected: counts.connected,
+            clients: counts.clients,
+            started_at_ms: agent.started_at_ms,
+            resynced_at_ms: agreement.resynced_at_ms,
+            broker_error: agreement.broker_error.unwrap_or_default(),
+            draining: agent.calls.is_draining(),
+            mqtt_addresses: info.mqtt_addresses,
+            protocol: Protocol::OURS.version,
+            min_protocol: Protocol::OURS.least,
+            calls_in_flight: u32::try_from(agent.calls.in_flight()).unwrap_or(u32::MAX),
+            scans_running: agent.scans.running(),
+        }
+    }
+
+    /// Answers a call, and counts how that ended.
+    async fn counted<T>(
+        &self,
+        rpc: &'static str,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let mut call = CountedCall::begin(&self.agent.figures, rpc);
+        let answer = answer.await;
+        call.ends(answer.as_ref().map_or_else(Status::code, |_| Code::Ok));
+        answer
+    }
+
+    /// Answers a call by a stream, and counts how that ended.
+    async fn counted_stream<T: 'static>(
+        &self,
+        rpc: &'static str,
+        answer: impl Future<Output = Result<Response<MessageStream<T>>, Status>>,
+    ) -> Result<Response<MessageStream<T>>, Status> {
+        let mut call = CountedCall::begin(&self.agent.figures, rpc);
+        match answer.await {
+            Ok(response) => {
+                Ok(response.map(|stream| Box::pin(CountedStream::new(stream, call)) as MessageStream<T>))
+            }
+            Err(status) => {
+                call.ends(status.code());
+                Err(status)
+            }
+        }
     }
 
     /// Lets a call in. Before the broker's clients are known every answer would be wrong: an empty list, a "not found".
@@ -166,10 +229,13 @@ impl NodeService {
 
     /// Answers `List` in the bytes of its chunks.
     async fn written_list(&self, request: Request<ListRequest>) -> Result<Response<WrittenStream>, Status> {
-        let call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        self.rows(list, deadline, call).await
+        let answer = async {
+            let call = self.admit()?;
+            let deadline = Deadline::of(request.metadata());
+            let list = List::try_from(request.into_inner()).map_err(to_status)?;
+            self.rows(list, deadline, call).await
+        };
+        self.counted_stream("list", answer).await
     }
 
     /// Answers `Export` in the bytes of its chunks.
@@ -177,18 +243,24 @@ impl NodeService {
         &self,
         request: Request<ExportRequest>,
     ) -> Result<Response<WrittenStream>, Status> {
-        let call = self.admit_export()?;
-        let deadline = Deadline::of(request.metadata());
-        let list = List::try_from(request.into_inner()).map_err(to_status)?;
-        self.rows(list, deadline, call).await
+        let answer = async {
+            let call = self.admit_export()?;
+            let deadline = Deadline::of(request.metadata());
+            let list = List::try_from(request.into_inner()).map_err(to_status)?;
+            self.rows(list, deadline, call).await
+        };
+        self.counted_stream("export", answer).await
     }
 }
 
 /// Chunks of rows, in order, each the bytes of a `ListResponse`.
-type WrittenStream = Pin<Box<dyn Stream<Item = Result<Vec<u8>, Status>> + Send>>;
+type WrittenStream = MessageStream<Vec<u8>>;
 
 /// Chunks of rows, in order.
-type ListStream = Pin<Box<dyn Stream<Item = Result<ListResponse, Status>> + Send>>;
+type ListStream = MessageStream<ListResponse>;
+
+/// An answer in several messages.
+type MessageStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// The messages of written chunks, for a caller of the trait; the server sends them as they are (`raw`).
 fn read(written: Response<WrittenStream>) -> Response<ListStream> {
@@ -214,34 +286,18 @@ impl Node for NodeService {
     type ExportStream = ListStream;
 
     async fn describe(&self, _: Request<DescribeRequest>) -> Result<Response<DescribeResponse>, Status> {
-        let agent = &self.agent;
-        let (info, counts, agreement) =
-            (agent.broker.info(), agent.index.counts(), agent.follower.agreement());
-        Ok(Response::new(DescribeResponse {
-            identity: Some(agent.identity.clone()),
-            broker_kind: info.kind.to_owned(),
-            broker_version: info.version,
-            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: info.capabilities,
-            connected: counts.connected,
-            clients: counts.clients,
-            started_at_ms: agent.started_at_ms,
-            resynced_at_ms: agreement.resynced_at_ms,
-            broker_error: agreement.broker_error.unwrap_or_default(),
-            draining: agent.calls.is_draining(),
-            mqtt_addresses: info.mqtt_addresses,
-            protocol: Protocol::OURS.version,
-            min_protocol: Protocol::OURS.least,
-            calls_in_flight: u32::try_from(agent.calls.in_flight()).unwrap_or(u32::MAX),
-            scans_running: agent.scans.running(),
-        }))
+        let answer = async { Ok(Response::new(self.described())) };
+        self.counted("describe", answer).await
     }
 
     async fn survey(&self, request: Request<SurveyRequest>) -> Result<Response<SurveyResponse>, Status> {
-        let _call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let survey = Survey::try_from(request.into_inner()).map_err(to_status)?;
-        self.agent.calls.bound(deadline, self.survey(survey, deadline)).await.map(Response::new)
+        let answer = async {
+            let _call = self.admit()?;
+            let deadline = Deadline::of(request.metadata());
+            let survey = Survey::try_from(request.into_inner()).map_err(to_status)?;
+            self.agent.calls.bound(deadline, self.survey(survey, deadline)).await.map(Response::new)
+        };
+        self.counted("survey", answer).await
     }
 
     async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListStream>, Status> {
@@ -252,48 +308,57 @@ impl Node for NodeService {
         self.written_export(request).await.map(read)
     }
 
-    type CountStream = Pin<Box<dyn Stream<Item = Result<CountResponse, Status>> + Send>>;
+    type CountStream = MessageStream<CountResponse>;
 
     async fn count(&self, request: Request<CountRequest>) -> Result<Response<Self::CountStream>, Status> {
-        let call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let count = Count::try_from(request.into_inner()).map_err(to_status)?;
-        let rows = self.agent.queries.rows_to_count(&count);
-        let answer = self.ask(rows, deadline, move |queries, stop| queries.count(&count, stop));
-        let answer = self.agent.calls.bound(deadline, answer).await?;
-        let chunks = count::chunks(self.agent.identity.clone(), answer, deadline, call);
-        Ok(Response::new(Box::pin(chunks)))
+        let answer = async {
+            let call = self.admit()?;
+            let deadline = Deadline::of(request.metadata());
+            let count = Count::try_from(request.into_inner()).map_err(to_status)?;
+            let rows = self.agent.queries.rows_to_count(&count);
+            let answer = self.ask(rows, deadline, move |queries, stop| queries.count(&count, stop));
+            let answer = self.agent.calls.bound(deadline, answer).await?;
+            let chunks = count::chunks(self.agent.identity.clone(), answer, deadline, call);
+            Ok(Response::new(Box::pin(chunks) as Self::CountStream))
+        };
+        self.counted_stream("count", answer).await
     }
 
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        let _call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let GetRequest { clientid, without_statistics } = request.into_inner();
-        let mut clients = self.agent.queries.get(&clientid);
-        if !without_statistics {
-            let add = async {
-                list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
-                Ok(())
-            };
-            self.agent.calls.bound(deadline, add).await?;
-        }
-        Ok(Response::new(GetResponse { identity: Some(self.agent.identity.clone()), clients }))
+        let answer = async {
+            let _call = self.admit()?;
+            let deadline = Deadline::of(request.metadata());
+            let GetRequest { clientid, without_statistics } = request.into_inner();
+            let mut clients = self.agent.queries.get(&clientid);
+            if !without_statistics {
+                let add = async {
+                    list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
+                    Ok(())
+                };
+                self.agent.calls.bound(deadline, add).await?;
+            }
+            Ok(Response::new(GetResponse { identity: Some(self.agent.identity.clone()), clients }))
+        };
+        self.counted("get", answer).await
     }
 
     async fn kick(&self, request: Request<KickRequest>) -> Result<Response<KickResponse>, Status> {
-        let call = self.admit()?;
-        let deadline = Deadline::of(request.metadata());
-        let agent = Arc::clone(&self.agent);
-        let kick = tokio::spawn(async move {
-            let _call = call;
-            kick(&agent, request.into_inner()).await
-        });
-        let kick = async {
-            kick.await.unwrap_or_else(|error| Err(Status::internal(format!("the kick failed: {error}"))))
+        let answer = async {
+            let call = self.admit()?;
+            let deadline = Deadline::of(request.metadata());
+            let agent = Arc::clone(&self.agent);
+            let kick = tokio::spawn(async move {
+                let _call = call;
+                kick(&agent, request.into_inner()).await
+            });
+            let kick = async {
+                kick.await.unwrap_or_else(|error| Err(Status::internal(format!("the kick failed: {error}"))))
+            };
+            let outcome = self.agent.calls.bound(deadline, kick).await?;
+            let identity = Some(self.agent.identity.clone());
+            Ok(Response::new(KickResponse { identity, outcome: outcome.into() }))
         };
-        let outcome = self.agent.calls.bound(deadline, kick).await?;
-        let identity = Some(self.agent.identity.clone());
-        Ok(Response::new(KickResponse { identity, outcome: outcome.into() }))
+        self.counted("kick", answer).await
     }
 }
 

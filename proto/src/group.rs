@@ -1,7 +1,7 @@
 //! Which group of a count a client belongs to.
 
 use crate::ClientRef;
-use crate::v1::{ConnState, Group, GroupBy, group::Value};
+use crate::v1::{ConnState, Group, GroupBy, Kind, group::Value};
 
 /// The value that clients of one group have in common, borrowed from one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -14,6 +14,17 @@ pub enum GroupValue<'a> {
     Flag(bool),
     /// Of the connection state; never unspecified.
     ConnState(ConnState),
+    /// Of zone, protocol and connection state together; every client has one.
+    Kind {
+        /// The listener's zone.
+        zone: Option<&'a str>,
+        /// The protocol's name.
+        proto_name: Option<&'a str>,
+        /// The protocol's level.
+        proto_ver: Option<u32>,
+        /// The connection's state; here it may be unspecified.
+        conn_state: ConnState,
+    },
 }
 
 impl<'a> GroupValue<'a> {
@@ -30,6 +41,12 @@ impl<'a> GroupValue<'a> {
             }
             GroupBy::CleanStart => client.clean_start.map(Self::Flag),
             GroupBy::Username => client.username.map(Self::Text),
+            GroupBy::Kind => Some(Self::Kind {
+                zone: client.zone,
+                proto_name: client.proto_name,
+                proto_ver: client.proto_ver,
+                conn_state: client.conn_state,
+            }),
         }
     }
 }
@@ -41,6 +58,12 @@ impl From<GroupValue<'_>> for Value {
             GroupValue::Number(number) => Self::Number(number),
             GroupValue::Flag(flag) => Self::Flag(flag),
             GroupValue::ConnState(state) => Self::ConnState(state.into()),
+            GroupValue::Kind { zone, proto_name, proto_ver, conn_state } => Self::Kind(Kind {
+                zone: zone.map(str::to_owned),
+                proto_name: proto_name.map(str::to_owned),
+                proto_ver,
+                conn_state: conn_state.into(),
+            }),
         }
     }
 }
@@ -82,5 +105,10 @@ mod tests {
             assert_eq!(GroupValue::of(group_by, &client.as_client_ref()), expected, "{group_by:?}");
             assert_eq!(GroupValue::of(group_by, &bare.as_client_ref()), None, "{group_by:?}");
         }
+        let kind = |client: &Client| GroupValue::of(GroupBy::Kind, &client.as_client_ref()).map(Value::from);
+        let (zone, proto_name) = (Some("z".to_owned()), Some("MQTT".to_owned()));
+        let expected = Kind { zone, proto_name, proto_ver: Some(5), conn_state: ConnState::Idle.into() };
+        assert_eq!(kind(&client), Some(Value::Kind(expected)));
+        assert_eq!(kind(&bare), Some(Value::Kind(Kind::default())));
     }
 }

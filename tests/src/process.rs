@@ -29,6 +29,8 @@ pub struct Process {
     pub mqtt: Option<SocketAddr>,
     /// Where all of its MQTT listeners are, in the order of its configuration.
     pub mqtt_all: Vec<SocketAddr>,
+    /// Where its metrics are scraped, of an agent that was told to show any.
+    pub metrics: Option<SocketAddr>,
     label: String,
     log: TempPath,
     child: Child,
@@ -62,17 +64,19 @@ impl Process {
         // Dropped, and so the child killed, if what follows panics.
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let label = label.to_owned();
-        let mut process = Self { address: unspecified, mqtt: None, mqtt_all: Vec::new(), label, log, child };
+        let (mqtt, mqtt_all, metrics) = (None, Vec::new(), None);
+        let mut process = Self { address: unspecified, mqtt, mqtt_all, metrics, label, log, child };
         let lines = read_lines(stdout);
         let line = lines.recv_timeout(READY).unwrap_or_else(|_| {
             panic!("{} with {arguments:?} is not ready within {READY:?}, or has ended", process.label)
         });
-        let Some((serves, mqtt)) = addresses(&line) else {
+        let Some((serves, mqtt, metrics)) = addresses(&line) else {
             panic!(
-                "{} said {line:?}, expected `ready ADDR`, and `mqtt ADDR` for each listener",
+                "{} said {line:?}, expected `ready ADDR`, `mqtt ADDR` for each listener, and `metrics ADDR`",
                 process.label
             )
         };
+        process.metrics = metrics;
         process.address = serves;
         process.mqtt = mqtt.first().copied();
         process.mqtt_all = mqtt;
@@ -230,18 +234,20 @@ impl Drop for Process {
     }
 }
 
-/// Reads a `ready` line: where the program serves, and where its MQTT listeners are.
-fn addresses(line: &str) -> Option<(SocketAddr, Vec<SocketAddr>)> {
+/// Reads a `ready` line: where the program serves, where its MQTT listeners are, and where its metrics.
+fn addresses(line: &str) -> Option<(SocketAddr, Vec<SocketAddr>, Option<SocketAddr>)> {
     let mut words = line.strip_prefix("ready ")?.split(' ');
     let serves = words.next()?.parse().ok()?;
-    let mut mqtt = Vec::new();
+    let (mut mqtt, mut metrics) = (Vec::new(), None);
     while let Some(word) = words.next() {
-        if word != "mqtt" {
-            return None;
+        let address = words.next()?.parse().ok()?;
+        match word {
+            "mqtt" => mqtt.push(address),
+            "metrics" if metrics.is_none() => metrics = Some(address),
+            _ => return None,
         }
-        mqtt.push(words.next()?.parse().ok()?);
     }
-    Some((serves, mqtt))
+    Some((serves, mqtt, metrics))
 }
 
 /// Reads a program's output to its end, so that it never writes into a closed pipe.
@@ -299,8 +305,10 @@ mod tests {
     fn a_ready_line_names_every_listener() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let (a, b, c) = (address("127.0.0.1:1"), address("127.0.0.1:2"), address("[::1]:3"));
-        assert_eq!(addresses("ready 127.0.0.1:1"), Some((a, vec![])));
-        assert_eq!(addresses("ready 127.0.0.1:1 mqtt 127.0.0.1:2 mqtt [::1]:3"), Some((a, vec![b, c])));
+        assert_eq!(addresses("ready 127.0.0.1:1"), Some((a, vec![], None)));
+        assert_eq!(addresses("ready 127.0.0.1:1 mqtt 127.0.0.1:2 mqtt [::1]:3"), Some((a, vec![b, c], None)));
+        let with_metrics = "ready 127.0.0.1:1 mqtt 127.0.0.1:2 metrics [::1]:3";
+        assert_eq!(addresses(with_metrics), Some((a, vec![b], Some(c))));
         for line in ["", "ready", "ready x", "ready 127.0.0.1:1 ", "ready 127.0.0.1:1 mqtt", "127.0.0.1:1"] {
             assert_eq!(addresses(line), None, "{line:?}");
         }

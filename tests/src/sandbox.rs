@@ -32,9 +32,14 @@ impl Agent {
     /// An agent with these arguments beside its name and its gRPC address.
     #[must_use]
     pub fn start(name: &str, arguments: &[&str]) -> Self {
+        Self::start_at(name, "127.0.0.1:0", arguments)
+    }
+
+    /// As [`start`](Self::start), at this gRPC address.
+    #[must_use]
+    pub fn start_at(name: &str, listen: &str, arguments: &[&str]) -> Self {
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let process = start_agent(name, "127.0.0.1:0", &arguments);
-        Self { name: name.to_owned(), process, arguments }
+        Self { name: name.to_owned(), process: start_agent(name, listen, &arguments), arguments }
     }
 
     /// An agent that serves a table of rows.

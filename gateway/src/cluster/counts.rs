@@ -9,14 +9,17 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use std::collections::HashMap;
+
 use rollcall_proto::v1::{self, group};
 use tokio::time::Instant;
 
 use super::call::{self, CallError};
 use super::fanout;
 use super::node::Node;
-use super::{Cluster, ClusterError, CountAnswer, CountQuery};
-use crate::page::groups::{Group, GroupBy, Tally, Value, own_groups};
+use super::{Cluster, ClusterError, CountAnswer, CountQuery, Scope};
+use crate::page::groups::{Group, GroupBy, InvalidGroups, Tally, Value, own_groups};
+use crate::page::kinds::{self, Kind, own_kinds};
 
 /// The most that one request holds of groups: those of one node at its limit and as much again, or some 600,000 of
 /// ordinary length.
@@ -25,11 +28,14 @@ const MOST_BYTES: usize = 64 << 20;
 /// What a group costs beside its text.
 const GROUP_BYTES: usize = 96;
 
-/// One node's answer.
-struct Counted<'a> {
+/// The most kinds of clients of one node that are told apart in metrics.
+const MOST_KINDS: usize = 100;
+
+/// One node's answer, its groups as they came or checked.
+struct Counted<'a, G> {
     name: String,
     count: u64,
-    groups: Vec<Group>,
+    groups: Vec<G>,
     held: Held<'a>,
 }
 
@@ -46,8 +52,11 @@ pub(super) async fn count(
     let (answers, failures) = fanout::ask_all(&nodes, until, |node| {
         let (message, memory) = (&message, &memory);
         async move {
-            call::read_by(until, cluster.retry_budget(), || {
-                receive(&node, query, message.clone(), memory.hold(), until)
+            call::read_by(until, cluster.retry_budget(), || async {
+                let counted = receive(&node, &query.scope, message.clone(), memory.hold(), until).await?;
+                let Counted { name, count, groups, held } = counted;
+                let groups = own_groups(group_by, count, groups).map_err(|error| protocol(&error))?;
+                Ok((name.clone(), Counted { name, count, groups, held }))
             })
             .await
         }
@@ -76,28 +85,49 @@ pub(super) async fn count(
     Ok(CountAnswer { count, top, completeness })
 }
 
+/// How many clients of which kind the nodes have that answer, by address. The largest kinds of each, at most
+/// [`MOST_KINDS`], and the others together.
+pub(super) async fn kinds(cluster: &Cluster, deadline: Instant) -> HashMap<String, Vec<(Kind, u64)>> {
+    let until = cluster.reserve(deadline);
+    let message = v1::CountRequest { filter: None, group_by: v1::GroupBy::Kind.into() };
+    let memory = Memory { left: AtomicUsize::new(MOST_BYTES) };
+    let (answers, _) = fanout::ask_all(&cluster.inner.nodes, until, |node| {
+        let (message, memory) = (&message, &memory);
+        async move {
+            call::read_by(until, cluster.retry_budget(), || async {
+                let counted = receive(&node, &Scope::All, message.clone(), memory.hold(), until).await?;
+                let kinds = own_kinds(counted.count, counted.groups).map_err(|error| protocol(&error))?;
+                Ok((counted.name, kinds::largest(kinds, MOST_KINDS)))
+            })
+            .await
+        }
+    })
+    .await;
+    answers.into_iter().map(|answer| (answer.node.address.clone(), answer.body)).collect()
+}
+
+fn protocol(error: &InvalidGroups) -> CallError {
+    CallError::protocol(error.to_string())
+}
+
 /// Receives one node's count to its end, as long as there is memory for it.
 async fn receive<'a>(
     node: &Node,
-    query: &CountQuery,
+    scope: &Scope,
     message: v1::CountRequest,
     mut held: Held<'a>,
     until: Instant,
-) -> Result<(String, Counted<'a>), CallError> {
-    let group_by = message.group_by();
+) -> Result<Counted<'a, v1::Group>, CallError> {
     let mut chunks = node.client().count(call::request(message, until)).await?.into_inner();
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a count without a first chunk"))?;
-    let name = node.identified(head.identity, &query.scope)?.name;
+    let name = node.identified(head.identity, scope)?.name;
     let mut groups = head.groups;
     held.take(&groups)?;
     while let Some(chunk) = chunks.message().await? {
         held.take(&chunk.groups)?;
         groups.extend(chunk.groups);
     }
-    let count = head.count;
-    let groups =
-        own_groups(group_by, count, groups).map_err(|error| CallError::protocol(error.to_string()))?;
-    Ok((name.clone(), Counted { name, count, groups, held }))
+    Ok(Counted { name, count: head.count, groups, held })
 }
 
 /// What a request may still hold.
@@ -139,6 +169,9 @@ impl Drop for Held<'_> {
 fn cost(group: &v1::Group) -> usize {
     let text = match &group.value {
         Some(group::Value::Text(text)) => text.len(),
+        Some(group::Value::Kind(kind)) => {
+            [&kind.zone, &kind.proto_name].into_iter().flatten().map(String::len).sum()
+        }
         _ => 0,
     };
     GROUP_BYTES + text

@@ -62,9 +62,10 @@ async fn ask_one<T>(
     call: impl Future<Output = Result<T, CallError>>,
 ) -> Result<T, CallError> {
     if let Some(error) = node.barred() {
+        node.figures().calls.skip();
         return Err(error);
     }
-    let _place = node.place(until).await?;
+    let _place = node.place(until).await.inspect_err(|error| node.figures().calls.note_failure(error))?;
     let begun = Instant::now();
     let outcome = call.await;
     node.note_after(&outcome, begun.elapsed());

@@ -119,6 +119,7 @@ pub(super) async fn end_session(
         session: Some(found.session),
         incarnation: Some(identity.incarnation),
     };
+    let begun = Instant::now();
     let outcome = call::by(until, async {
         let answer = node.client().kick(call::request(message, until)).await?.into_inner();
         let outcome = answer.outcome();
@@ -129,6 +130,7 @@ pub(super) async fn end_session(
         }
     })
     .await;
+    node.figures().called(&outcome, begun.elapsed());
     node.note(&outcome);
     outcome.map_err(|error| {
         tracing::warn!(node = %identity.name, %clientid, %error, "kick not confirmed");

@@ -1,5 +1,6 @@
 //! The cluster as one: every operation of the API, over all nodes.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,7 @@ use crate::page::completeness::{Completeness, FailedNode, in_words};
 use crate::page::cursor::Position;
 use crate::page::groups::{GroupBy, Top};
 use crate::page::hints::Hints;
+use crate::page::kinds::Kind;
 use crate::page::rows::PageRows;
 
 mod bearer;
@@ -29,6 +31,7 @@ mod connect;
 mod counts;
 mod export;
 mod fanout;
+mod figures;
 mod get;
 mod health;
 mod kick;
@@ -42,6 +45,7 @@ mod tls;
 
 pub use self::connect::{Dial, TcpDial};
 pub use self::export::{Export, ExportQuery};
+pub(crate) use self::figures::{DURATIONS, NodeFigures};
 pub use self::health::{LastError, Policy, Renamed};
 pub use self::node::InvalidNode;
 pub use self::sessions::{Ended, Session, Sessions};
@@ -192,6 +196,31 @@ pub enum NodeState {
     Conflict,
     /// It speaks a protocol that this gateway would misread, or the other way round, so it is not asked.
     Incompatible,
+}
+
+impl NodeState {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Unknown,
+        Self::Connected,
+        Self::Draining,
+        Self::Unavailable,
+        Self::Conflict,
+        Self::Incompatible,
+    ];
+
+    /// The word used in JSON and metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Connected => "connected",
+            Self::Draining => "draining",
+            Self::Unavailable => "unavailable",
+            Self::Conflict => "conflict",
+            Self::Incompatible => "incompatible",
+        }
+    }
 }
 
 /// Why a request has no answer.
@@ -463,6 +492,16 @@ impl Cluster {
     #[must_use]
     pub fn nodes(&self) -> Vec<NodeView> {
         self.inner.nodes.iter().map(|node| node.view()).collect()
+    }
+
+    /// Every expected node as last seen, with what its calls came to, in the order of the configuration.
+    pub(crate) fn seen(&self) -> Vec<(NodeView, Arc<NodeFigures>)> {
+        self.inner.nodes.iter().map(|node| (node.view(), Arc::clone(node.figures()))).collect()
+    }
+
+    /// How many clients of which kind the nodes have, by their addresses; absent are those that did not answer.
+    pub(crate) async fn kinds(&self, deadline: Instant) -> HashMap<String, Vec<(Kind, u64)>> {
+        counts::kinds(self, deadline).await
     }
 
     /// How many clients the nodes said they have, all together.

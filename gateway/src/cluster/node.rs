@@ -14,6 +14,7 @@ use tonic::transport::Endpoint;
 use super::bearer::{Bearer, Link};
 use super::call::{self, CallError};
 use super::connect::{self, Dial};
+use super::figures::NodeFigures;
 use super::health::{Caller, Health, LastError, News, Renamed};
 use super::last_failure::LastFailure;
 use super::roster::{Roster, Standing};
@@ -72,6 +73,7 @@ pub(super) struct Node {
     probes: watch::Sender<u64>,
     /// How many clients it said last that it has; [`UNTOLD`] before it said so.
     clients: AtomicU64,
+    figures: Arc<NodeFigures>,
 }
 
 /// No node has that many.
@@ -124,6 +126,7 @@ impl Node {
             probe_timeout: settings.circuit.probe_timeout,
             probes: watch::Sender::default(),
             clients: AtomicU64::new(UNTOLD),
+            figures: Arc::default(),
         })
     }
 
@@ -305,13 +308,23 @@ impl Node {
         }
     }
 
+    /// What its calls came to.
+    pub(super) fn figures(&self) -> &Arc<NodeFigures> {
+        &self.figures
+    }
+
     /// Notes how a call ended of which it does not count how long it took.
     pub(super) fn note<T>(&self, outcome: &Result<T, CallError>) {
-        self.note_after(outcome, Duration::ZERO);
+        self.learn_of(outcome, Duration::ZERO);
     }
 
     /// Notes how a call ended, and after what time.
     pub(super) fn note_after<T>(&self, outcome: &Result<T, CallError>, took: Duration) {
+        self.figures.called(outcome, took);
+        self.learn_of(outcome, took);
+    }
+
+    fn learn_of<T>(&self, outcome: &Result<T, CallError>, took: Duration) {
         match outcome {
             Ok(_) => self.learn(Health::answered),
             Err(error) => {
@@ -365,6 +378,10 @@ impl Node {
         let begun = Instant::now();
         let until = begun + self.probe_timeout;
         let outcome = self.describe_and_read(until).await;
+        match &outcome {
+            Ok(()) => self.figures.probes.note::<()>(&Ok(())),
+            Err(Failed::Incompatible(error) | Failed::Call(error)) => self.figures.probes.note_failure(error),
+        }
         match outcome {
             Ok(()) => self.learn(Health::probed),
             Err(Failed::Incompatible(error)) => self.learn(|health, now| health.incompatible(&error, now)),

@@ -6,7 +6,9 @@ use clap::Args;
 use serde::Deserialize;
 
 use super::parser;
-use super::values::{BasePath, Count, KeyArgument, ListenAddress, LogFormat, NodeAddress, Span};
+use super::values::{
+    BasePath, Count, KeyArgument, ListenAddress, LogFormat, MetricsAccess, NodeAddress, Span,
+};
 
 /// What one source tells. Absent is what it does not.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -81,6 +83,10 @@ pub struct Layer {
     #[arg(long, value_name = "ID:SECRET:ROLE", value_parser = key_argument())]
     #[serde(skip)]
     pub key: Option<Vec<KeyArgument>>,
+
+    /// Who may scrape /metrics: key (whoever has a key, of any role) or open (everybody) [default: key]
+    #[arg(long, value_name = "WHO", value_parser = parser::<MetricsAccess>())]
+    pub metrics: Option<MetricsAccess>,
 
     /// Put every kick on record in this file, as JSON lines; without one, in the log
     #[arg(long, value_name = "FILE")]
@@ -209,6 +215,7 @@ impl Layer {
             connect_timeout: self.connect_timeout.or(under.connect_timeout),
             key_file: self.key_file.or(under.key_file),
             key: self.key.or(under.key),
+            metrics: self.metrics.or(under.metrics),
             audit_log: self.audit_log.or(under.audit_log),
             base_path: self.base_path.or(under.base_path),
             request_timeout: self.request_timeout.or(under.request_timeout),

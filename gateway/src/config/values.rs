@@ -34,7 +34,7 @@ macro_rules! from_text {
     )*};
 }
 
-from_text!(ListenAddress, NodeAddress, BasePath, Span, LogFormat);
+from_text!(ListenAddress, NodeAddress, BasePath, Span, LogFormat, MetricsAccess);
 
 /// Where to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -189,6 +189,29 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             _ => Err(InvalidValue::new(text, "text or json")),
+        }
+    }
+}
+
+/// Who may scrape the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum MetricsAccess {
+    /// Whoever has a key, of any role.
+    #[default]
+    Key,
+    /// Everybody.
+    Open,
+}
+
+impl FromStr for MetricsAccess {
+    type Err = InvalidValue;
+
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "key" => Ok(Self::Key),
+            "open" => Ok(Self::Open),
+            _ => Err(InvalidValue::new(text, "key or open")),
         }
     }
 }

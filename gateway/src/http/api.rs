@@ -18,6 +18,7 @@ use super::error::ApiError;
 use super::guesses::{Guesses, Reports};
 use super::kicks::Asked;
 use super::limits::Limits;
+use super::metrics::Scrapes;
 use super::observe::{RemoteAddress, ShownKey};
 use super::openapi::Described;
 use super::places::Places;
@@ -26,8 +27,10 @@ use super::route::Route;
 use super::{Drain, clients, counts, envelope, export, kicks, limits, nodes};
 use crate::audit::Audit;
 use crate::cluster::Cluster;
+use crate::config::MetricsAccess;
 use crate::keys::{Key, KeyRing};
 use crate::live_keys::LiveKeys;
+use crate::metrics::Metrics;
 
 /// The header by which a client asks for an earlier deadline, milliseconds.
 pub(super) const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
@@ -35,12 +38,15 @@ pub(super) const TIMEOUT_HEADER: &str = "Rollcall-Timeout-Ms";
 /// What answering needs.
 #[derive(Debug)]
 pub(crate) struct Api {
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     keys: Arc<LiveKeys>,
-    audit: Audit,
+    pub(super) audit: Audit,
     /// Empty, or with a leading and without a trailing slash.
-    base_path: String,
-    timeout: Duration,
+    pub(super) base_path: String,
+    pub(super) timeout: Duration,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics_access: MetricsAccess,
+    pub(super) scrapes: Scrapes,
     limits: Limits,
     guesses: Guesses,
     reports: Reports,
@@ -73,6 +79,9 @@ impl Api {
             audit,
             base_path,
             timeout,
+            metrics: Arc::default(),
+            metrics_access: MetricsAccess::default(),
+            scrapes: Scrapes::default(),
             limits,
             guesses,
             reports: Reports::default(),
@@ -87,6 +96,21 @@ impl Api {
         &self.base_path
     }
 
+    /// The same, with metrics for whoever this says.
+    pub(crate) fn with_metrics_for(self, metrics_access: MetricsAccess) -> Self {
+        Self { metrics_access, ..self }
+    }
+
+    /// What is counted of its users.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// The keys at present.
+    pub(super) fn keys(&self) -> Arc<KeyRing> {
+        self.keys.current()
+    }
+
     pub(super) fn limits(&self) -> Limits {
         self.limits
     }
@@ -98,7 +122,7 @@ impl Api {
     }
 
     /// Who is asking, unless the address has shown too many wrong keys to be listened to.
-    fn authenticate<'a>(&self, parts: &Parts, keys: &'a KeyRing) -> Result<&'a Key, ApiError> {
+    pub(super) fn authenticate<'a>(&self, parts: &Parts, keys: &'a KeyRing) -> Result<&'a Key, ApiError> {
         let remote = parts.extensions.get::<RemoteAddress>().map(|remote| remote.0.ip());
         let now = Instant::now();
         if let Some(wait) = remote.and_then(|remote| self.guesses.wait(remote, now)) {
@@ -119,7 +143,7 @@ impl Api {
     }
 
     /// When a request must be answered that may take so long.
-    fn deadline(headers: &HeaderMap, most: Duration) -> Result<Instant, ApiError> {
+    pub(super) fn deadline(headers: &HeaderMap, most: Duration) -> Result<Instant, ApiError> {
         let mut values = headers.get_all(TIMEOUT_HEADER).iter();
         let Some(value) = values.next() else { return Ok(Instant::now() + most) };
         let text = String::from_utf8_lossy(value.as_bytes());

@@ -17,6 +17,22 @@ use super::query::BadParameter;
 use crate::cluster::ClusterError;
 use crate::page::completeness::{Completeness, in_words};
 
+/// The limit that a request was refused by: left for the metrics.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RefusedBy(pub(super) &'static str);
+
+/// Every limit that a request can be refused by.
+pub(crate) const LIMITS: [&str; 8] = [
+    "wrong_keys",
+    "requests",
+    "heavy_requests",
+    "exports",
+    "bulk_kicks",
+    "unread_answers",
+    "unrecorded",
+    "draining",
+];
+
 /// Why a request has no answer.
 #[derive(Debug, Error)]
 pub(crate) enum ApiError {
@@ -210,6 +226,21 @@ impl ApiError {
         }
     }
 
+    /// The limit of the gateway that a refusal is due to, as metrics name it.
+    fn refusal(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::TooManyGuesses { .. } => "wrong_keys",
+            Self::Overloaded { .. } => "requests",
+            Self::TooManyHeavy { .. } => "heavy_requests",
+            Self::TooManyExports { .. } => "exports",
+            Self::TooManyBulkKicks { .. } => "bulk_kicks",
+            Self::TooMuchUnread => "unread_answers",
+            Self::Unrecorded => "unrecorded",
+            Self::Draining => "draining",
+            _ => return None,
+        })
+    }
+
     /// What is known of the nodes that were asked.
     fn nodes(&self) -> Option<Nodes<'_>> {
         match self {
@@ -235,6 +266,9 @@ impl IntoResponse for ApiError {
         let (status, code) = self.verdict();
         let body = ErrorBody::new(code, self.to_string(), self.nodes());
         let mut response = envelope::json(status, &body);
+        if let Some(limit) = self.refusal() {
+            response.extensions_mut().insert(RefusedBy(limit));
+        }
         let headers = response.headers_mut();
         match self {
             Self::Refused(_) => {

@@ -1,16 +1,16 @@
 //! The HTTP API.
 //!
 //! A request passes, in this order: [`observe`] (request id, access log, panics), [`limits`] (URL, head, body), then
-//! the [`page`], the health routes or [`api`]: key, place among the requests ([`places`]), operation. A list goes on to [`clients`], [`query`], the
+//! the [`page`], the health routes, [`metrics`], or [`api`]: key, place among the requests ([`places`]), operation. A list goes on to [`clients`], [`query`], the
 //! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
-//! Every answer but an export or a bulk kick is JSON, and every answer under the base path but 413, 503 and the description of the API ([`openapi`]) is given only to a known key.
+//! Every answer but an export, a bulk kick or the metrics is JSON, and every answer under the base path but 413, 503 and the description of the API ([`openapi`]) is given only to a known key.
 
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, routing};
 use http::StatusCode;
@@ -37,6 +37,7 @@ pub mod fuzzing;
 mod guesses;
 mod kicks;
 pub(crate) mod limits;
+mod metrics;
 mod nodes;
 mod observe;
 mod openapi;
@@ -51,6 +52,8 @@ mod time;
 mod unread;
 
 pub(crate) use self::bulk::Json;
+pub(crate) use self::error::LIMITS;
+use self::observe::Observer;
 pub(crate) use self::observe::RemoteAddress;
 use self::unread::Unread;
 
@@ -94,12 +97,13 @@ pub(crate) fn router(api: Api, drain: Drain) -> Router {
     page::routes(api.base_path())
         .route("/health/live", routing::get(live))
         .route("/health/ready", routing::get(ready).with_state(drain))
+        .route("/metrics", routing::get(metrics::scrape))
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed { allow: route::READ })
         .fallback(api::answer)
         .with_state(Arc::clone(&api))
-        .layer(from_fn_with_state(api, limits::enforce))
+        .layer(from_fn_with_state(Arc::clone(&api), limits::enforce))
         .layer(from_fn_with_state(Unread::default(), unread::hold))
-        .layer(from_fn(observe::observe))
+        .layer(from_fn_with_state(Observer::of(&api), observe::observe))
 }
 
 #[derive(Serialize)]

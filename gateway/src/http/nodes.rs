@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::envelope::{self, Answer};
 use super::error::ApiError;
 use super::time::Millis;
-use crate::cluster::{Cluster, ClusterError, NodeState, NodeView};
+use crate::cluster::{Cluster, ClusterError, NodeView};
 
 /// Every expected node.
 pub(super) fn list(cluster: &Cluster) -> Response {
@@ -121,20 +121,12 @@ struct NodeRow<'a> {
 impl<'a> NodeRow<'a> {
     fn new(view: &'a NodeView) -> Self {
         let told = view.description.as_ref();
-        let state = match view.state {
-            NodeState::Unknown => "unknown",
-            NodeState::Connected => "connected",
-            NodeState::Draining => "draining",
-            NodeState::Unavailable => "unavailable",
-            NodeState::Conflict => "conflict",
-            NodeState::Incompatible => "incompatible",
-        };
         let last_error = view.last_error.as_ref();
         let previous = view.previous.as_ref();
         Self {
             node: view.name.as_deref(),
             address: &view.address,
-            state,
+            state: view.state.as_str(),
             since: millis(view.since),
             changes: view.changes,
             failures: view.failures,
@@ -177,7 +169,7 @@ mod tests {
     use rollcall_proto::v1::{DescribeResponse, Identity};
 
     use super::*;
-    use crate::cluster::{LastError, Renamed};
+    use crate::cluster::{LastError, NodeState, Renamed};
 
     fn at(seconds: u64) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(1_616_033_700 + seconds)

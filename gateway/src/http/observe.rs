@@ -1,10 +1,11 @@
-//! What surrounds every request: its id, the access log, and a net under panics.
+//! What surrounds every request: its id, the access log, its part in the metrics, and a net under panics.
 
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::State;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
@@ -13,7 +14,10 @@ use http::{HeaderMap, Method, Request};
 use hyper::body::Body as _;
 use tokio::time::Instant;
 
-use super::error::ApiError;
+use super::api::Api;
+use super::error::{ApiError, RefusedBy};
+use super::{page, route};
+use crate::metrics::{Counted, Metrics};
 
 /// Names a request in the log; taken from the request where it gives one that a log line can hold.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -46,9 +50,39 @@ impl RequestId {
     }
 }
 
-/// Answers a request and logs it.
-pub(super) async fn observe(mut request: Request<Body>, next: Next) -> Response {
+/// What observing needs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Observer {
+    metrics: Arc<Metrics>,
+    /// Empty, or with a leading and without a trailing slash.
+    base_path: Arc<str>,
+}
+
+impl Observer {
+    pub(super) fn of(api: &Api) -> Self {
+        Self { metrics: Arc::clone(&api.metrics), base_path: api.base_path.as_str().into() }
+    }
+
+    /// How metrics name the route of a path: one of a few names, whatever is asked for.
+    fn route(&self, path: &str) -> &'static str {
+        match path {
+            "/health/live" => "/health/live",
+            "/health/ready" => "/health/ready",
+            "/metrics" => "/metrics",
+            path if page::has(path) => "/",
+            path => path.strip_prefix(&*self.base_path).and_then(route::label).unwrap_or("other"),
+        }
+    }
+}
+
+/// Answers a request, logs and counts it.
+pub(super) async fn observe(
+    State(observer): State<Observer>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Response {
     let begun = Instant::now();
+    let _in_flight = Counted::one(&observer.metrics.in_flight);
     let id = request_id(request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
@@ -64,6 +98,11 @@ pub(super) async fn observe(mut request: Request<Body>, next: Next) -> Response 
     });
     if method == Method::HEAD {
         leave_out_body(&mut response);
+    }
+    let route = observer.route(url.path());
+    observer.metrics.answered(route, &method, response.status(), begun.elapsed());
+    if let Some(RefusedBy(limit)) = response.extensions().get() {
+        observer.metrics.refused(limit);
     }
     let key = response.extensions().get::<ShownKey>().map(|key| &*key.0);
     let nodes = response.extensions().get::<Answered>();

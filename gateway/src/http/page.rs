@@ -36,6 +36,11 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>(base_path: &str) -> Route
     })
 }
 
+/// Whether a path is the page or a file of it.
+pub(super) fn has(path: &str) -> bool {
+    path == "/" || FILES.iter().any(|(own, ..)| *own == path)
+}
+
 fn file(kind: &'static str, text: &Bytes) -> Response {
     let mut response = Response::new(Body::from(text.clone()));
     let headers = response.headers_mut();

@@ -105,9 +105,21 @@ impl Pending {
         let Ending { outcome, status, kicked_on, message, totals } = ending;
         let record =
             Record { time: now(), outcome, status, kicked_on, message, totals, ..self.record.clone() };
+        self.count(outcome);
         // What has only this line has no room yet.
         let place = self.last.take().map_or_else(|| self.audit.reserve(), Ok);
         write_last(place, &record).await;
+    }
+}
+
+impl Pending {
+    /// Has the metrics know how it ended.
+    fn count(&self, outcome: Outcome) {
+        if self.record.action == KICK {
+            self.audit.figures().kick(outcome);
+        } else {
+            self.audit.figures().bulk_kick(outcome);
+        }
     }
 }
 
@@ -124,6 +136,7 @@ impl Drop for Pending {
             };
             let is_harmless = self.harmless || self.beginning;
             let outcome = if is_harmless { Outcome::Failed } else { Outcome::Unknown };
+            self.count(outcome);
             let message = Some(message.to_owned());
             let record = Record { time: now(), outcome, message, ..self.record.clone() };
             let place = self.last.take().map_or_else(|| self.audit.reserve(), Ok);

@@ -86,6 +86,30 @@ impl Route {
 /// Methods of every place that can only be read.
 pub(super) const READ: &str = "GET, HEAD";
 
+/// How metrics name the route of a path under the base path, if there is one there.
+pub(super) fn label(path: &str) -> Option<&'static str> {
+    let described = ["/openapi.json", "/docs"];
+    if let Some(described) =
+        described.into_iter().find(|known| path.strip_suffix('/').unwrap_or(path) == *known)
+    {
+        return Some(described);
+    }
+    Some(match Raw::find(path)? {
+        Raw::Clients(None) => "/clients",
+        Raw::Clients(Some(_)) => "/nodes/{node}/clients",
+        Raw::Client(None, _) => "/clients/{clientid}",
+        Raw::Client(Some(_), _) => "/nodes/{node}/clients/{clientid}",
+        Raw::Username(None, _) => "/clients/username/{username}",
+        Raw::Username(Some(_), _) => "/nodes/{node}/clients/username/{username}",
+        Raw::Counts => "/client_counts",
+        Raw::Export => "/client_export",
+        Raw::Kicks => "/client_kicks",
+        Raw::Whoami => "/whoami",
+        Raw::Nodes => "/nodes",
+        Raw::Node(_) => "/nodes/{node}",
+    })
+}
+
 impl<'a> Raw<'a> {
     fn find(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix('/')?;
@@ -156,6 +180,30 @@ mod tests {
         ] {
             assert_eq!(found(path).unwrap(), route, "{path}");
             assert_eq!(found(&format!("{path}/")).unwrap(), route, "{path}/");
+        }
+    }
+
+    #[test]
+    fn metrics_name_routes_and_never_what_stands_in_a_path() {
+        for (path, name) in [
+            ("/clients", Some("/clients")),
+            ("/clients/c-1/", Some("/clients/{clientid}")),
+            ("/clients/%zz", Some("/clients/{clientid}")),
+            ("/clients/username/u-1", Some("/clients/username/{username}")),
+            ("/nodes/a@h/clients", Some("/nodes/{node}/clients")),
+            ("/nodes/a@h/clients/c-1", Some("/nodes/{node}/clients/{clientid}")),
+            ("/nodes/a@h/clients/username/u-1", Some("/nodes/{node}/clients/username/{username}")),
+            ("/client_counts", Some("/client_counts")),
+            ("/client_export", Some("/client_export")),
+            ("/client_kicks", Some("/client_kicks")),
+            ("/whoami", Some("/whoami")),
+            ("/nodes", Some("/nodes")),
+            ("/nodes/a@h", Some("/nodes/{node}")),
+            ("/openapi.json", Some("/openapi.json")),
+            ("/docs/", Some("/docs")),
+            ("/nothing", None),
+        ] {
+            assert_eq!(label(path), name, "{path}");
         }
     }
 

@@ -313,7 +313,7 @@ async fn a_client_may_ask_for_an_earlier_deadline() {
 async fn a_panic_is_an_internal_error_and_names_the_request() {
     let panics = Router::new()
         .route("/", routing::get(async || -> Response { panic!("the secret reason") }))
-        .layer(from_fn(observe::observe));
+        .layer(from_fn_with_state(Observer::default(), observe::observe));
     let request = Request::get("/").header("x-request-id", "r1").body(Body::empty()).unwrap();
     let response = panics.oneshot(request).await.unwrap();
     assert_eq!(response.status(), 500);

@@ -185,7 +185,7 @@ fn value(group_by: v1::GroupBy, value: Option<group::Value>) -> Option<Option<Va
     Some(Some(value))
 }
 
-fn conn_state(state: ConnState) -> Option<&'static str> {
+pub(super) fn conn_state(state: ConnState) -> Option<&'static str> {
     match state {
         ConnState::Unspecified => None,
         ConnState::Connected => Some("connected"),

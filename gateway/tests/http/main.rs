@@ -21,6 +21,7 @@ mod export;
 mod fake_node;
 mod kicks;
 mod limits;
+mod metrics;
 
 /// A client as far as these tests look at it.
 fn client(clientid: &str, username: Option<&str>) -> v1::Client {

@@ -14,7 +14,7 @@ use super::{BrokerKind, LogFormat};
 /// Reports one broker node's MQTT clients to Rollcall's gateways, and kicks them.
 ///
 /// When serving, prints the single line `ready ADDR` on stdout, with ` mqtt ADDR` behind it for every MQTT
-/// listener; logs go to stderr. SIGTERM or SIGINT lets calls in flight finish and then ends the process.
+/// listener and ` metrics ADDR` for that of metrics; logs go to stderr. SIGTERM or SIGINT lets calls in flight finish and then ends the process.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rollcall-agent", version, args_conflicts_with_subcommands = true)]
 pub struct Cli {
@@ -59,6 +59,9 @@ pub struct Args {
     /// Where gateways connect, address:port; port 0 takes a free one [default: 127.0.0.1:18830]
     #[arg(long, value_name = "ADDR", env = "ROLLCALL_AGENT_LISTEN", value_parser = address)]
     pub listen: Option<SocketAddr>,
+    /// Where Prometheus scrapes the agent's metrics, address:port, by plain HTTP; port 0 takes a free one [default: nowhere]
+    #[arg(long, value_name = "ADDR", env = "ROLLCALL_AGENT_METRICS_LISTEN", value_parser = address)]
+    pub metrics_listen: Option<SocketAddr>,
     /// Whose clients to report [default: embedded]
     #[arg(long, value_name = "KIND", env = "ROLLCALL_AGENT_BROKER")]
     pub broker: Option<BrokerKind>,

@@ -22,6 +22,8 @@ pub(super) struct FileConfig {
     pub(super) node_name: Option<String>,
     #[serde(deserialize_with = "socket_address")]
     pub(super) listen: Option<SocketAddr>,
+    #[serde(deserialize_with = "socket_address")]
+    pub(super) metrics_listen: Option<SocketAddr>,
     pub(super) broker: Option<BrokerKind>,
     pub(super) insecure: Option<bool>,
     pub(super) token_file: Option<PathBuf>,

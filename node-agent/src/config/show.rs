@@ -22,6 +22,7 @@ impl fmt::Display for Config {
         let Self {
             node_name,
             listen,
+            metrics_listen,
             broker,
             tls,
             token_file,
@@ -33,6 +34,9 @@ impl fmt::Display for Config {
         } = self;
         writeln!(f, "node_name = {}", text(node_name))?;
         writeln!(f, "listen = \"{listen}\"")?;
+        if let Some(address) = metrics_listen {
+            writeln!(f, "metrics_listen = \"{address}\"")?;
+        }
         writeln!(f, "insecure = {insecure}")?;
         if let Some(token_file) = token_file {
             writeln!(f, "token_file = {}", path(token_file))?;

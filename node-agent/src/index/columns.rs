@@ -123,11 +123,41 @@ pub(super) struct Table {
     free: Vec<u32>,
     /// Slots that have ever been in use.
     slots: u32,
+    /// Rows by the number of their origin and by connection state, in the order of [`STATES`].
+    kinds: Vec<[u32; STATES.len()]>,
+}
+
+/// Every connection state.
+pub(super) const STATES: [ConnState; 4] =
+    [ConnState::Connected, ConnState::Idle, ConnState::Disconnected, ConnState::Unspecified];
+
+/// Where a connection state stands among [`STATES`].
+pub(super) fn place_of_state(state: ConnState) -> usize {
+    STATES.iter().position(|known| *known == state).unwrap_or(STATES.len() - 1)
 }
 
 impl Table {
     pub(super) fn columns(&self) -> &Columns {
         &self.columns
+    }
+
+    /// How many rows there are of each origin, by its number, in each connection state, in the order of [`STATES`].
+    pub(super) fn kinds(&self) -> &[[u32; STATES.len()]] {
+        &self.kinds
+    }
+
+    /// One row more is of this origin and state.
+    fn count_in(&mut self, origin: u32, state: ConnState) {
+        let number = origin as usize;
+        if self.kinds.len() <= number {
+            self.kinds.resize(number + 1, [0; STATES.len()]);
+        }
+        self.kinds[number][place_of_state(state)] += 1;
+    }
+
+    /// A row that there is no more, or that is another by now, was of this origin and state.
+    fn count_out(&mut self, origin: u32, state: ConnState) {
+        self.kinds[origin as usize][place_of_state(state)] -= 1;
     }
 
     /// Puts a row in and says where.
@@ -140,6 +170,7 @@ impl Table {
             self.slots - 1
         });
         let origin = self.numbering.take(&mut self.columns.origins, client);
+        self.count_in(origin, client.conn_state);
         let (segment, at) = place(slot);
         self.columns.segment_mut(segment, left).set(at, client, origin, left);
         slot
@@ -147,15 +178,21 @@ impl Table {
 
     /// Gives a row of the same client and session other values.
     pub(super) fn update(&mut self, slot: u32, client: &ClientRef<'_>, left: &mut Left) {
-        let was = self.columns.row(slot).origin();
+        let row = self.columns.row(slot);
+        let (was, state) = (row.origin(), row.conn_state());
         let origin = self.numbering.take(&mut self.columns.origins, client);
         self.numbering.release(&self.columns.origins, was);
+        self.count_out(was, state);
+        self.count_in(origin, client.conn_state);
         let (segment, at) = place(slot);
         self.columns.segment_mut(segment, left).set(at, client, origin, left);
     }
 
     pub(super) fn remove(&mut self, slot: u32, left: &mut Left) {
-        self.numbering.release(&self.columns.origins, self.columns.row(slot).origin());
+        let row = self.columns.row(slot);
+        let (origin, state) = (row.origin(), row.conn_state());
+        self.numbering.release(&self.columns.origins, origin);
+        self.count_out(origin, state);
         let (segment, at) = place(slot);
         self.columns.segment_mut(segment, left).clear(at, left);
         self.free.push(slot);
@@ -191,8 +228,12 @@ impl<'a> RowRef<'a> {
         self.segment.usernames.get(self.at)
     }
 
+    pub(super) fn conn_state(self) -> ConnState {
+        self.segment.conn_states.get(self.at)
+    }
+
     pub(super) fn is_connected(self) -> bool {
-        self.segment.conn_states.get(self.at) == ConnState::Connected
+        self.conn_state() == ConnState::Connected
     }
 
     /// The number of its origin.

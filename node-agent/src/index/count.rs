@@ -1,7 +1,8 @@
 //! How many clients match, in all and in groups.
 //!
-//! One pass over the rows that a filter leaves to look at, without a copy of any: groups are counted under values
-//! borrowed from the rows. At most [`MAX_GROUPS`] groups, whose encodings have at most [`MAX_GROUPS_BYTES`]
+//! How many clients there are of each zone, protocol and connection state is kept true by changes, so a count of all
+//! clients by these costs no walk over rows. Any other is one pass over the rows that a filter leaves to look at, without
+//! a copy of any: groups are counted under values borrowed from the rows. At most [`MAX_GROUPS`] groups, whose encodings have at most [`MAX_GROUPS_BYTES`]
 //! together, so a count holds some 60 MiB at worst: the groups, and the table they were counted in. With more the
 //! count is given up at the first group too many: a part of the groups would add up to wrong sums elsewhere.
 
@@ -12,7 +13,8 @@ use rollcall_proto::group::GroupValue;
 use rollcall_proto::v1::{ConnState, Group, GroupBy};
 use rollcall_proto::{ClientRef, MAX_GROUPS, MAX_GROUPS_BYTES, Matcher, Order, SortField};
 
-use super::columns::Columns;
+use super::columns::{Columns, STATES, place_of_state};
+use super::origin::Origins;
 use super::scan::Scan;
 use super::segment::{Mask, NOBODY, Segment, bits};
 use super::{Index, Stopped};
@@ -53,6 +55,9 @@ impl Index {
         group_by: GroupBy,
         stop: &dyn Fn() -> bool,
     ) -> Result<Count, Uncounted> {
+        if matcher.is_unconditional() && is_of_kinds(group_by) {
+            return self.count_kinds(group_by);
+        }
         let snapshot = self.snapshot(SortField::Clientid);
         let columns = &snapshot.columns;
         if group_by == GroupBy::Unspecified && matcher.is_unconditional() {
@@ -73,27 +78,47 @@ impl Index {
     /// How many rows [`Index::count`] would look at, about: tells long work from short.
     #[must_use]
     pub fn rows_to_count(&self, matcher: &Matcher, group_by: GroupBy) -> usize {
+        if matcher.is_unconditional() && is_of_kinds(group_by) {
+            return self.read().rows.kinds().len();
+        }
         if group_by != GroupBy::Unspecified && matcher.is_unconditional() {
             return self.read().rows.len();
         }
         // Rows are counted as they would be picked in default order.
         self.rows_to_visit(matcher, Order::default())
     }
+
+    /// Counts all clients by what is kept of them.
+    fn count_kinds(&self, group_by: GroupBy) -> Result<Count, Uncounted> {
+        let (origins, kinds) = {
+            let rows = &self.read().rows;
+            (rows.columns().origins().clone(), rows.kinds().to_vec())
+        };
+        let mut groups = Groups::new(MAX_GROUPS, MAX_GROUPS_BYTES);
+        groups.add_kinds(group_by, &origins, kinds.iter().map(|rows| rows.map(u64::from)))?;
+        Ok(Count { count: kinds.iter().flatten().copied().map(u64::from).sum(), groups: groups.into_wire() })
+    }
+}
+
+/// Whether groups are told by the kinds of clients alone, of which numbers are kept.
+fn is_of_kinds(group_by: GroupBy) -> bool {
+    use GroupBy::{ConnState, Kind, ProtoName, ProtoVer, Zone};
+    matches!(group_by, Zone | ProtoName | ProtoVer | ConnState | Kind)
 }
 
 /// A count under way.
 struct Tally<'a> {
     group_by: GroupBy,
     count: u64,
-    /// Rows by the number of their origin, where groups are by what origins keep.
-    by_origin: Vec<u64>,
+    /// Rows by the number of their origin, where groups are by what origins keep, and by connection state, where by that too.
+    by_origin: Vec<[u64; STATES.len()]>,
     groups: Groups<'a>,
 }
 
 impl<'a> Tally<'a> {
     fn new(group_by: GroupBy, columns: &Columns) -> Self {
         let groups = Groups::new(MAX_GROUPS, MAX_GROUPS_BYTES);
-        Self { group_by, count: 0, by_origin: vec![0; columns.origins().len()], groups }
+        Self { group_by, count: 0, by_origin: vec![[0; STATES.len()]; columns.origins().len()], groups }
     }
 
     fn add_row(&mut self, row: &ClientRef<'a>) -> Result<(), Uncounted> {
@@ -112,7 +137,16 @@ impl<'a> Tally<'a> {
             GroupBy::Unspecified => Ok(()),
             GroupBy::Zone | GroupBy::ProtoName | GroupBy::ProtoVer => {
                 for number in bits(rows).filter_map(|at| segment.origins.get(at)) {
-                    self.by_origin[number as usize] += 1;
+                    self.by_origin[number as usize][0] += 1;
+                }
+                Ok(())
+            }
+            GroupBy::Kind => {
+                for at in bits(rows) {
+                    if let Some(number) = segment.origins.get(at) {
+                        let state = place_of_state(segment.conn_states.get(at));
+                        self.by_origin[number as usize][state] += 1;
+                    }
                 }
                 Ok(())
             }
@@ -148,9 +182,7 @@ impl<'a> Tally<'a> {
     }
 
     fn into_count(mut self, columns: &'a Columns) -> Result<Count, Uncounted> {
-        for (origin, rows) in columns.origins().iter().zip(std::mem::take(&mut self.by_origin)) {
-            self.add_group(&origin.as_client_ref(), rows)?;
-        }
+        self.groups.add_kinds(self.group_by, columns.origins(), self.by_origin.into_iter())?;
         Ok(Count { count: self.count, groups: self.groups.into_wire() })
     }
 }
@@ -183,6 +215,22 @@ impl<'a> Groups<'a> {
         Ok(())
     }
 
+    /// Adds rows of each origin, by its number, and of each connection state, in the order of [`STATES`].
+    fn add_kinds(
+        &mut self,
+        group_by: GroupBy,
+        origins: &'a Origins,
+        rows: impl Iterator<Item = [u64; STATES.len()]>,
+    ) -> Result<(), Uncounted> {
+        for (origin, rows) in origins.iter().zip(rows) {
+            for (conn_state, rows) in STATES.into_iter().zip(rows).filter(|(_, rows)| *rows > 0) {
+                let like = ClientRef { conn_state, ..origin.as_client_ref() };
+                self.add(GroupValue::of(group_by, &like), rows)?;
+            }
+        }
+        Ok(())
+    }
+
     fn into_wire(self) -> Vec<Group> {
         self.counts.into_iter().map(|(value, count)| Group::of(value, count)).collect()
     }
@@ -196,6 +244,10 @@ fn most_encoded(value: Option<GroupValue<'_>>) -> usize {
         Some(GroupValue::Text(text)) => 4 + text.len(),
         Some(GroupValue::Number(_)) => 6,
         Some(GroupValue::Flag(_) | GroupValue::ConnState(_)) => 2,
+        // As the texts above, a number and a state, in a message of their own.
+        Some(GroupValue::Kind { zone, proto_name, .. }) => {
+            20 + [zone, proto_name].into_iter().flatten().map(str::len).sum::<usize>()
+        }
     }
 }
 
@@ -228,6 +280,12 @@ mod tests {
             Some(GroupValue::Number(u32::MAX)),
             Some(GroupValue::Flag(true)),
             Some(GroupValue::ConnState(ConnState::Disconnected)),
+            Some(GroupValue::Kind {
+                zone: Some(&text),
+                proto_name: Some(&text),
+                proto_ver: Some(u32::MAX),
+                conn_state: ConnState::Disconnected,
+            }),
         ] {
             // A group in a message is preceded by a tag and a length of at most 4 bytes.
             let encoded = Group::of(value, u64::MAX).encoded_len() + 4;

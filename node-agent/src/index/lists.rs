@@ -116,6 +116,12 @@ impl Lists {
         idle.map(|kept| kept.list).collect()
     }
 
+    /// Every list.
+    pub(super) fn all(&self) -> Vec<Ordered> {
+        let kept = self.kept.iter().map(|kept| kept.list.clone());
+        [self.by_clientid.clone(), self.by_username.clone()].into_iter().chain(kept).collect()
+    }
+
     /// Shows every piece of memory.
     pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
         self.by_clientid.each_piece(visit);

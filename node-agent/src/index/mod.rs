@@ -121,6 +121,20 @@ impl Index {
         Counts { connected: rows.connected() as u64, clients: rows.len() as u64 }
     }
 
+    /// Bytes of the index, but those of zones and protocols; adds up every piece of it.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (columns, lists) = {
+            let rows = &self.read().rows;
+            (rows.columns().clone(), rows.lists.all())
+        };
+        let mut bytes = 0;
+        let mut add = |_, more| bytes += more;
+        columns.each_piece(&mut add);
+        lists.iter().for_each(|list| list.each_piece(&mut add));
+        bytes
+    }
+
     /// Bytes that changes have left to views so far. All views taken since some moment hold for themselves at most by
     /// how many it has grown since ([`View::left`]), and what was picked for each of them ([`View::bytes`]).
     #[must_use]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use rollcall_proto::{ClientRef, Order, SortField};
 
-use super::columns::{Columns, Place, Table};
+use super::columns::{Columns, Place, STATES, Table};
 use super::left::Left;
 use super::lists::Lists;
 use super::ordered::Ordered;
@@ -89,6 +89,12 @@ impl Rows {
     pub(super) fn each_piece(&self, visit: &mut impl FnMut(*const (), usize)) {
         self.table.columns().each_piece(visit);
         self.lists.each_piece(visit);
+    }
+
+    /// How many rows there are of each origin, by its number, in each connection state, in the order of
+    /// [`STATES`](super::columns::STATES).
+    pub(super) fn kinds(&self) -> &[[u32; STATES.len()]] {
+        self.table.kinds()
     }
 
     pub(super) fn connected(&self) -> usize {

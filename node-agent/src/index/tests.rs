@@ -263,7 +263,7 @@ proptest! {
         }
         let matcher = Matcher::new(filter).unwrap();
         let rows = model.select(&matcher, Order::default());
-        for group_by in (0..7).map(|number| GroupBy::try_from(number).unwrap()) {
+        for group_by in (0..8).map(|number| GroupBy::try_from(number).unwrap()) {
             let mut expected: HashMap<Option<GroupValue<'_>>, u64> = HashMap::new();
             for row in rows.iter().filter(|_| group_by != GroupBy::Unspecified) {
                 *expected.entry(GroupValue::of(group_by, &row.as_client_ref())).or_default() += 1;
@@ -405,7 +405,10 @@ fn a_count_visits_no_row_if_all_are_counted_and_few_if_they_are_named() {
     let visits = |filter: Filter, group_by| index.rows_to_count(&Matcher::new(filter).unwrap(), group_by);
     let named = || Filter { clientid: vec!["00001".into()], ..Filter::default() };
     assert_eq!(visits(Filter::default(), GroupBy::Unspecified), 0);
-    assert_eq!(visits(Filter::default(), GroupBy::Zone), 10_000);
+    assert_eq!(visits(Filter::default(), GroupBy::Username), 10_000);
+    for kept in [GroupBy::Zone, GroupBy::ProtoName, GroupBy::ProtoVer, GroupBy::ConnState, GroupBy::Kind] {
+        assert_eq!(visits(Filter::default(), kept), 1, "{kept:?}");
+    }
     assert_eq!(visits(named(), GroupBy::Unspecified), 1);
     assert_eq!(visits(named(), GroupBy::Zone), 1);
     let scan = Filter { like_clientid: vec!["9".into()], ..Filter::default() };

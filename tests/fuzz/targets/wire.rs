@@ -21,6 +21,7 @@ use prost::Message as _;
 use rollcall_fuzz::clients::{self, NODE};
 use rollcall_fuzz::mutate;
 use rollcall_gateway::page::groups::{Group, Tally, own_groups};
+use rollcall_gateway::page::kinds::{Kind, largest, own_kinds};
 use rollcall_gateway::page::merge::{merge, own_rows};
 use rollcall_gateway::page::rows::{NodeRows, RowRef};
 use rollcall_gateway::page::select::{Selection, Step, Surveyed};
@@ -154,6 +155,14 @@ fn check_fences(order: Order, offset: u64, said: &SurveyResponse) {
 fn check_groups(group_by: i32, said: CountResponse) {
     let Ok(group_by) = GroupBy::try_from(group_by) else { return };
     let count = said.count;
+    if let Ok(kinds) = own_kinds(count, said.groups.clone()) {
+        let sum = |kinds: &[(Kind, u64)]| kinds.iter().map(|(_, count)| *count).fold(0, u64::saturating_add);
+        assert_eq!(sum(&kinds), count);
+        let shown = largest(kinds, 3);
+        let names: HashSet<_> = shown.iter().map(|(kind, _)| kind).collect();
+        // The largest, and one of the others for each connection state.
+        assert!((sum(&shown), names.len()) == (count, shown.len()) && shown.len() <= 3 + 4);
+    }
     let Ok(groups) = own_groups(group_by, count, said.groups) else { return };
     let sum = |groups: &[Group]| groups.iter().map(|group| group.count).fold(0, u64::saturating_add);
     assert_eq!(sum(&groups), if group_by == GroupBy::Unspecified { 0 } else { count });
@@ -329,5 +338,9 @@ fn answer_count(request: CountRequest) {
         };
         assert_eq!(at(group.count), rows.iter().filter(of_group).count(), "{group:?}");
     }
-    own_groups(group_by, count, groups).expect("the gateway takes the groups");
+    if group_by == GroupBy::Kind {
+        own_kinds(count, groups).expect("the gateway takes the kinds");
+    } else {
+        own_groups(group_by, count, groups).expect("the gateway takes the groups");
+    }
 }
