@@ -177,7 +177,10 @@ impl Client {
         for _ in 0..4 {
             let (whom, bulk) = self.many(is_dry_run);
             let most = bulk.most;
-            let asked = Asked { bulk: Some(bulk), ..self.asked("POST", "/client_kicks".to_owned()) };
+            // Some leave midway. What has begun by then comes to its end, and nothing is left behind.
+            let leaves_after = self.rng.random_bool(0.1).then(|| self.rng.random_range(5..300));
+            let asked = self.asked("POST", "/client_kicks".to_owned());
+            let asked = Asked { bulk: Some(bulk), leaves_after, ..asked };
             if is_dry_run {
                 let answered = ask(&self.world, asked).await;
                 return self.check(&answered, |state, wrong| {
