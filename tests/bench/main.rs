@@ -8,6 +8,7 @@ mod bed;
 mod client;
 mod load;
 mod measure;
+mod passing;
 mod report;
 mod still;
 mod subject;
@@ -104,7 +105,9 @@ fn over_http(suite: Suite, bench: &Bench, subject: &Subject) -> Result<Section, 
         Suite::Sort => Ok(suites::sort::measure(bench, subject)),
         Suite::Page => suites::page::measure(bench, subject),
         Suite::Export => Ok(suites::export::measure(bench, subject)),
-        Suite::Nodes | Suite::Memory | Suite::Writes | Suite::Mosquitto => with_agents(suite, bench),
+        Suite::Nodes | Suite::Memory | Suite::Writes | Suite::Mosquitto | Suite::Front => {
+            with_agents(suite, bench)
+        }
     }
 }
 
@@ -115,6 +118,7 @@ fn with_agents(suite: Suite, bench: &Bench) -> Result<Section, String> {
         Suite::Memory => Ok(suites::memory::measure(bench)),
         Suite::Writes => suites::writes::measure(bench),
         Suite::Mosquitto => suites::mosquitto::measure(bench),
+        Suite::Front => suites::front::measure(bench),
         other => Err(format!("{} needs a server", other.name())),
     }
 }

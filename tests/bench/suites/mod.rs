@@ -10,6 +10,7 @@ use crate::subject::{self, Subject};
 pub(crate) mod depth;
 pub(crate) mod export;
 pub(crate) mod filter;
+pub(crate) mod front;
 pub(crate) mod memory;
 pub(crate) mod mosquitto;
 pub(crate) mod nodes;

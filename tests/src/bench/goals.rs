@@ -25,11 +25,13 @@ pub enum Figure {
     TenThousandRows,
     /// Processor time of a Mosquitto broker a message, with the plugin / without.
     Plugin,
+    /// Processor time of an agent with its embedded broker a message, with the counting front / without.
+    Front,
 }
 
 impl Figure {
     /// All of them, in the order of the table.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::LastPage,
         Self::LastPageFiltered,
         Self::ExactClientid,
@@ -40,6 +42,7 @@ impl Figure {
         Self::PageRate,
         Self::TenThousandRows,
         Self::Plugin,
+        Self::Front,
     ];
 
     /// What it is, for the table.
@@ -56,6 +59,7 @@ impl Figure {
             Self::PageRate => "100 rows, 32 connections: req/s static / ours",
             Self::TenThousandRows => "10,000 rows, 1 connection: p50 ours / static",
             Self::Plugin => "mosquitto, CPU a message: with the plugin / without",
+            Self::Front => "embedded, CPU a message: with the front / without",
         }
     }
 
@@ -72,6 +76,7 @@ impl Figure {
             Self::PageRate => 5.0,
             Self::TenThousandRows => 4.0,
             Self::Plugin => 1.05,
+            Self::Front => 1.1,
         }
     }
 }
