@@ -203,13 +203,16 @@ async fn the_end_of_one_direction_leaves_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn what_the_broker_said_before_it_went_reaches_a_client_that_sends_on() {
-    let (mut client, mut broker, _, task) = between(100);
-    broker.write_all(&[0x20, 2, 0, 5]).await.unwrap();
-    drop(broker);
-    let _ = client.write_all(&[0x82; 50]).await;
-    let mut all = Vec::new();
+    let (mut client, mut broker, _, task) = between(10);
+    let saying = tokio::spawn(async move { broker.write_all(&[7; 100]).await });
+    let mut all = vec![0; 70];
+    client.read_exact(&mut all).await.unwrap();
+    // It has said all and has gone, and the rest is still on its way.
+    saying.await.unwrap().unwrap();
+    client.write_all(&[0x82; 5]).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
     client.read_to_end(&mut all).await.unwrap();
-    assert_eq!(all, [0x20, 2, 0, 5]);
+    assert_eq!(all, [7; 100]);
     drop(client);
     task.await.unwrap();
 
