@@ -18,7 +18,7 @@ mod calls;
 pub mod config;
 mod doorstep;
 pub mod follow;
-#[cfg(feature = "embedded")]
+#[cfg(feature = "front")]
 mod front;
 pub mod incoming;
 pub mod index;

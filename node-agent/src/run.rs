@@ -148,7 +148,7 @@ pub async fn start_broker(config: &Config) -> Result<StartedBroker, RunError> {
         #[cfg(feature = "nats")]
         BrokerConfig::Nats(settings) => Ok(StartedBroker::of(Arc::new(NatsBroker::open(settings).await?))),
         #[cfg(feature = "rabbitmq")]
-        BrokerConfig::Rabbitmq(settings) => Ok(StartedBroker::of(Arc::new(RabbitmqBroker::open(settings)?))),
+        BrokerConfig::Rabbitmq(settings) => Ok(StartedBroker::of(Arc::new(RabbitmqBroker::start(settings)?))),
         BrokerConfig::Synthetic { clients, seed, churn } => {
             let broker = SyntheticBroker::new(*clients, *seed, &config.node_name).with_churn(*churn);
             Ok(StartedBroker::of(Arc::new(broker)))
@@ -171,7 +171,7 @@ pub fn check_files(config: &Config) -> Result<(), RunError> {
         #[cfg(feature = "nats")]
         BrokerConfig::Nats(settings) => NatsBroker::check_files(settings)?,
         #[cfg(feature = "rabbitmq")]
-        BrokerConfig::Rabbitmq(settings) => drop(RabbitmqBroker::open(settings)?),
+        BrokerConfig::Rabbitmq(settings) => RabbitmqBroker::check_files(settings)?,
         BrokerConfig::Synthetic { .. } | BrokerConfig::Host => {}
     }
     Ok(())

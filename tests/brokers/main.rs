@@ -10,6 +10,7 @@
 
 mod mixed;
 mod mosquitto;
+mod rabbitmq;
 mod suite;
 mod world;
 
@@ -61,7 +62,11 @@ fn main() -> ExitCode {
 
 /// The steps of a broker: those of all, and its own.
 fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
-    let own: &[_] = if kind == Kind::Mosquitto { &mosquitto::STEPS } else { &[] };
+    let own: &[_] = match kind {
+        Kind::Mosquitto => &mosquitto::STEPS,
+        Kind::Rabbitmq => &rabbitmq::STEPS,
+        Kind::Embedded | Kind::Nats => &[],
+    };
     own.iter().chain(&suite::STEPS).copied().collect()
 }
 

@@ -40,8 +40,13 @@ impl Processes {
 
 impl World {
     pub(crate) fn start(kind: Kind) -> Self {
+        Self::of(kind, kind.start())
+    }
+
+    /// Around a broker that has been started, if it has a process of its own.
+    pub(crate) fn of(kind: Kind, broker: Option<Box<dyn Outside>>) -> Self {
         let node = format!("{}@127.0.0.1", kind.name());
-        let processes = match (kind, kind.start()) {
+        let processes = match (kind, broker) {
             (Kind::Mosquitto, _) => Processes::Plugin(Mosquitto::start(Some(&node), &[])),
             (_, None) => Processes::Agent(Agent::embedded(&node)),
             (_, Some(broker)) => {

@@ -21,11 +21,13 @@
 //! | connected_at | as the API says |
 //! | created_at | when the first connection began that the agent has seen of the session |
 //! | disconnected_at | when the agent noticed |
-//! | keepalive, is_bridge, mountpoint | unknown |
+//! | is_bridge | unknown without the front |
+//! | keepalive, mountpoint | unknown |
 //! | subscriptions_cnt | bindings of the client's queues |
 //! | inflight, mqueue_len | messages of the queues without acknowledgement, and waiting |
 //! | max_inflight | the prefetch count of the connection's channel |
 //! | recv_oct, send_oct, recv_cnt, send_cnt | of the present connection, from the kernel if RabbitMQ is on this host, else RabbitMQ's own, up to 5 s old |
+//! | recv_pkt, send_pkt, awaiting_rel | of the present connection, by the front, which counts the bytes too |
 //! | recv_msg, send_msg | of the present connection, up to 5 s old |
 //! | reductions | of the connection's process |
 //! | the others | unknown |
@@ -46,9 +48,10 @@ use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 
 use self::api::{Api, Overview};
-pub use self::settings::{RabbitmqSettings, StartError};
+pub use self::settings::{FrontSettings, RabbitmqSettings, StartError};
 use super::polled::{self, Seen, Sessions, Source};
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities, tcp_info};
+use crate::front::{Connection, Entrance, Front, Passing};
 
 /// What the API tells.
 const FIGURES: [SortField; 11] = [
@@ -65,9 +68,17 @@ const FIGURES: [SortField; 11] = [
     SortField::Reductions,
 ];
 
+/// What the front counts besides.
+const COUNTED: [SortField; 3] = [SortField::AwaitingRel, SortField::RecvPkt, SortField::SendPkt];
+
+/// The number of the front's only entrance.
+const ENTRANCE: u16 = 1;
+
 /// A RabbitMQ node, seen through the management API.
 pub struct RabbitmqBroker {
     node: Arc<Node>,
+    /// Lets clients in while it is there.
+    _front: Option<Front>,
 }
 
 /// What all parts of the adapter share.
@@ -80,6 +91,9 @@ struct Node {
     /// What was last learnt of the node; `None`: it has to be learnt (again).
     overview: Mutex<Option<Overview>>,
     info: Mutex<BrokerInfo>,
+    /// Where clients connect to the front, if there is one, and those that pass it.
+    front: Option<SocketAddr>,
+    passing: Arc<Passing>,
 }
 
 /// What is kept of a session to find it again.
@@ -92,15 +106,29 @@ struct Extra {
 }
 
 impl RabbitmqBroker {
-    /// Reads the files and asks nobody yet.
+    /// Reads every file that a start with these settings reads, and listens nowhere.
     ///
     /// # Errors
-    /// A setting or file that cannot be used.
-    pub fn open(settings: &RabbitmqSettings) -> Result<Self, StartError> {
+    /// As [`start`](Self::start), but for the front's address.
+    pub fn check_files(settings: &RabbitmqSettings) -> Result<(), StartError> {
+        Api::open(settings)?;
+        settings.front.as_ref().map(FrontSettings::tls).transpose().map(drop)
+    }
+
+    /// Reads the files, asks nobody yet, and lets clients in by the front. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A setting, file or address that cannot be used.
+    pub fn start(settings: &RabbitmqSettings) -> Result<Self, StartError> {
         let api = Api::open(settings)?;
+        let entrance = settings.front.as_ref().map(entrance).transpose()?;
+        let mut figures = FIGURES.to_vec();
+        if entrance.is_some() {
+            figures.extend(COUNTED);
+        }
         let info = BrokerInfo {
             kind: "rabbitmq",
-            capabilities: capabilities(&["kick", "offline-sessions"], &FIGURES),
+            capabilities: capabilities(&["kick", "offline-sessions"], &figures),
             ..BrokerInfo::default()
         };
         let node = Node {
@@ -110,8 +138,24 @@ impl RabbitmqBroker {
             sessions: Mutex::default(),
             overview: Mutex::default(),
             info: Mutex::new(info),
+            front: entrance.as_ref().map(Entrance::address),
+            passing: Arc::default(),
         };
-        Ok(Self { node: Arc::new(node) })
+        let front = entrance.map(|entrance| Front::open(vec![entrance], Arc::clone(&node.passing)));
+        Ok(Self { node: Arc::new(node), _front: front })
+    }
+}
+
+fn entrance(settings: &FrontSettings) -> Result<Entrance, StartError> {
+    let FrontSettings { listen, forward, .. } = *settings;
+    Entrance::bind(ENTRANCE, listen, settings.tls()?, forward)
+        .map_err(|error| StartError::Listen { address: listen, reason: error.to_string() })
+}
+
+impl Node {
+    /// What the front counts of a connection, by its ends.
+    fn passed(&self, ends: Option<(SocketAddr, SocketAddr)>, clientid: &str) -> Option<Arc<Connection>> {
+        self.passing.find((ENTRANCE, tcp_info::canonical(ends?.1)), clientid)
     }
 }
 
@@ -131,7 +175,8 @@ impl Broker for RabbitmqBroker {
     }
 
     async fn figures(&self, figure: SortField, sessions: &[SessionRef]) -> Vec<Option<u64>> {
-        if !FIGURES.contains(&figure) {
+        let is_counted = self.node.front.is_some() && COUNTED.contains(&figure);
+        if !is_counted && !FIGURES.contains(&figure) {
             return vec![None; sessions.len()];
         }
         let statistics = self.statistics(sessions).await;

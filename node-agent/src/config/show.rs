@@ -13,7 +13,7 @@ use crate::broker::embedded::{Authentication, ListenerSettings, TlsSettings, Tra
 #[cfg(feature = "nats")]
 use crate::broker::nats::{NatsAccount, NatsLogin, NatsSettings};
 #[cfg(feature = "rabbitmq")]
-use crate::broker::rabbitmq::RabbitmqSettings;
+use crate::broker::rabbitmq::{FrontSettings, RabbitmqSettings};
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -161,7 +161,7 @@ fn nats(f: &mut fmt::Formatter<'_>, settings: &NatsSettings) -> fmt::Result {
 
 #[cfg(feature = "rabbitmq")]
 fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Result {
-    let RabbitmqSettings { url, username, password_file, tls_ca, node, poll_interval_ms, timeout_ms } =
+    let RabbitmqSettings { url, username, password_file, tls_ca, node, poll_interval_ms, timeout_ms, front } =
         settings;
     writeln!(f, "\n[rabbitmq]\nurl = {}\nusername = {}", text(url), text(username))?;
     for (key, file) in [("password_file", password_file), ("tls_ca", tls_ca)] {
@@ -172,7 +172,16 @@ fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Res
     if let Some(node) = node {
         writeln!(f, "node = {}", text(node))?;
     }
-    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")
+    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")?;
+    if let Some(FrontSettings { listen, forward, tls_cert, tls_key }) = front {
+        writeln!(f, "\n[rabbitmq.front]\nlisten = \"{listen}\"\nforward = \"{forward}\"")?;
+        for (key, file) in [("tls_cert", tls_cert), ("tls_key", tls_key)] {
+            if let Some(file) = file {
+                writeln!(f, "{key} = {}", path(file))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn path(path: &Path) -> String {

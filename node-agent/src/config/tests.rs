@@ -242,7 +242,8 @@ fn the_settings_shown_can_be_used_as_a_file() {
         cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8\ncounting_front = true", vec![]));
     }
     if cfg!(feature = "rabbitmq") {
-        let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100";
+        let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100\n\
+                    front = { listen = '[::1]:1', forward = '127.0.0.1:2', tls_cert = 'c', tls_key = 'k' }";
         cases.push((text, vec!["--broker", "rabbitmq", "--rabbitmq-password-file", "p"]));
     }
     if cfg!(feature = "nats") {
@@ -297,6 +298,21 @@ fn settings_of_rabbitmq_are_checked_and_overridden_by_flags() {
         refused(&file, "[rabbitmq]\npoll_interval_ms = 99"),
         "[rabbitmq] poll_interval_ms is 99, expected 100 to 3600000"
     );
+    let front =
+        |keys: &str| refused(&file, &format!("[rabbitmq]\nfront = {{ listen = '127.0.0.1:1', {keys} }}"));
+    assert_eq!(
+        front("forward = '127.0.0.1:1'"),
+        "[rabbitmq] front.listen and front.forward are both 127.0.0.1:1, expected two addresses"
+    );
+    assert_eq!(
+        front("forward = '127.0.0.1:2', tls_cert = 'c'"),
+        "[rabbitmq] front.tls_key is missing, expected a file with the key of front.tls_cert"
+    );
+    assert_eq!(
+        front("forward = '127.0.0.1:2', tls_key = 'k'"),
+        "[rabbitmq] front.tls_cert is missing, expected a file with the certificate of front.tls_key"
+    );
+    assert!(front("").contains("forward"), "{}", front(""));
     // A password cannot be written into the file.
     assert!(refused(&file, "[rabbitmq]\npassword = 'x'").contains("unknown field `password`"));
     assert_eq!(

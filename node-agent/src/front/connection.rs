@@ -9,8 +9,7 @@ use tokio::sync::Notify;
 
 use super::meter::{Connect, Counts, Meter};
 
-/// MQTT 5, section 3.14.2.1: why a server ends a connection. 0 stands for no reason.
-pub(crate) const SERVER_SHUTTING_DOWN: u8 = 0x8b;
+/// MQTT 5, section 3.14.2.1: why a server ends a connection.
 pub(crate) const ADMINISTRATIVE_ACTION: u8 = 0x98;
 
 /// A listener's number and the client's address and port, in canonical form: names a connection.
@@ -113,6 +112,7 @@ impl Passing {
     }
 
     /// All of them.
+    #[cfg(any(feature = "embedded", test))]
     pub(crate) fn all(&self) -> Vec<Arc<Connection>> {
         self.lock().values().cloned().collect()
     }

@@ -19,13 +19,16 @@ mod meter;
 mod relay;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use proxy_protocol::ProxyHeader;
 use proxy_protocol::version2::{ProxyAddresses, ProxyCommand, ProxyTransportProtocol};
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -34,13 +37,12 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
 
-pub(crate) use self::connection::{ADMINISTRATIVE_ACTION, Connection, Passing, SERVER_SHUTTING_DOWN};
+pub(crate) use self::connection::{ADMINISTRATIVE_ACTION, Connection, Passing};
+#[cfg(feature = "rabbitmq")]
+pub(crate) use self::meter::Counts;
 use crate::broker::tcp_info;
 use crate::incoming::Failing;
 use crate::refusals::Refusals;
-
-/// Where the broker listens for the front.
-pub(crate) const BEHIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Connections that the system keeps for a listener until they are accepted.
 pub(crate) const BACKLOG: u16 = 4096;
@@ -101,8 +103,25 @@ impl Entrance {
     }
 }
 
+/// A server's side of TLS with the certificate chain and the key of these files.
+///
+/// # Errors
+/// What is wrong with them.
+pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
+    let chain = CertificateDer::pem_file_iter(cert)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| format!("certificate: {error}"))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key: {error}"))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| error.to_string())
+}
+
 /// The open front: it lets clients in for as long as this lives. Those that are in stay.
 pub(crate) struct Front {
+    #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "it is there to be dropped"))]
     accepting: Vec<AbortOnDropHandle<()>>,
 }
 
@@ -133,6 +152,7 @@ impl Front {
     }
 
     /// Lets nobody in any more; its addresses are free when this returns.
+    #[cfg(feature = "embedded")]
     pub(crate) async fn close(self) {
         for accepting in self.accepting {
             accepting.abort();
@@ -190,16 +210,28 @@ async fn let_in(
     if let Err(error) = client.set_nodelay(true) {
         debug!(%peer, %error, "cannot have a client's connection send at once");
     }
-    let Some(tls) = &way.tls else {
-        return pass(&way, &shared, client, peer, local).await;
-    };
+    match &way.tls {
+        None => pass(&way, &shared, client, peer, local).await,
+        // Kept apart: TLS takes several kilobytes that nobody else needs.
+        Some(tls) => Box::pin(secure(&way, &shared, tls, client, peer, local)).await,
+    }
+}
+
+async fn secure(
+    way: &Way,
+    shared: &Shared,
+    tls: &TlsAcceptor,
+    client: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+) {
     let handshake = async {
         // Never closed.
         let _turn = shared.handshakes.acquire().await;
         tls.accept(client).await
     };
     match timeout(HANDSHAKE, handshake).await {
-        Ok(Ok(client)) => pass(&way, &shared, client, peer, local).await,
+        Ok(Ok(client)) => pass(way, shared, client, peer, local).await,
         Ok(Err(error)) => debug!(%peer, %error, "a client made no TLS"),
         Err(_) => debug!(%peer, "a client did not make TLS in time"),
     }
@@ -252,6 +284,26 @@ async fn introduced(broker: SocketAddr, client: SocketAddr, local: SocketAddr) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_costs_the_front_a_kilobyte_or_two() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = Arc::new(Shared {
+            passing: Arc::default(),
+            places: Arc::new(Semaphore::new(1)),
+            handshakes: Semaphore::new(1),
+            full: Refusals::default(),
+            failed: Refusals::default(),
+        });
+        let way = Arc::new(Way { number: 1, tls: None, broker: address });
+        let place = Arc::clone(&shared.places).try_acquire_owned().unwrap();
+        let client = TcpStream::connect(address).await.unwrap();
+        let task = let_in(way, shared, client, address, place);
+        assert!(size_of_val(&task) < 2000, "{} bytes", size_of_val(&task));
+        let record = size_of::<Connection>();
+        assert!(record < 500, "{record} bytes");
+    }
 
     #[test]
     fn clients_leave_some_descriptors_to_others() {

@@ -26,6 +26,8 @@ pub struct Rabbitmq {
     server: Option<BrokerProcess>,
     _epmd: BrokerProcess,
     ports: Ports,
+    /// Where the agent's counting front is to take its clients, if it has one.
+    front: Option<u16>,
     directory: TempDir,
 }
 
@@ -44,6 +46,19 @@ impl Rabbitmq {
     /// If it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::started(None)
+    }
+
+    /// As [`start`](Self::start), of one whose clients come by the counting front of its agent, which is not there yet.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[must_use]
+    pub fn start_behind_a_front() -> Self {
+        Self::started(Some(free_port()))
+    }
+
+    fn started(front: Option<u16>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let ports = Ports {
             mqtt: free_port(),
@@ -54,8 +69,8 @@ impl Rabbitmq {
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()]);
         let epmd = BrokerProcess::spawn("epmd", &mut epmd, directory.path());
-        write_configuration(&directory, &ports);
-        let mut rabbitmq = Self { server: None, _epmd: epmd, ports, directory };
+        write_configuration(&directory, &ports, front.is_some());
+        let mut rabbitmq = Self { server: None, _epmd: epmd, ports, front, directory };
         rabbitmq.start_again();
         rabbitmq
     }
@@ -69,7 +84,7 @@ impl Rabbitmq {
     }
 }
 
-fn write_configuration(directory: &TempDir, ports: &Ports) {
+fn write_configuration(directory: &TempDir, ports: &Ports, is_proxied: bool) {
     let write = |name: &str, text: &str| {
         std::fs::write(directory.path().join(name), text).expect("a file in a directory of one's own");
     };
@@ -97,6 +112,7 @@ fn write_configuration(directory: &TempDir, ports: &Ports) {
         "listeners.tcp = none".to_owned(),
         format!("mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}"),
         "mqtt.vhost = plant".to_owned(),
+        format!("mqtt.proxy_protocol = {is_proxied}"),
         "mqtt.allow_anonymous = false".to_owned(),
         "management.tcp.ip = 127.0.0.1".to_owned(),
         format!("management.tcp.port = {management}"),
@@ -114,17 +130,21 @@ fn write_configuration(directory: &TempDir, ports: &Ports) {
 
 impl Outside for Rabbitmq {
     fn mqtt(&self) -> SocketAddr {
-        Self::address(self.ports.mqtt)
+        Self::address(self.front.unwrap_or(self.ports.mqtt))
     }
 
     fn agent_arguments(&self) -> Vec<String> {
         let config = self.path("agent.toml");
-        let text = format!(
+        let mut text = format!(
             "[rabbitmq]\nurl = \"http://127.0.0.1:{}\"\nusername = \"{}\"\npassword_file = \"{}\"\npoll_interval_ms = 250\n",
             self.ports.management,
             AGENT.0,
             self.path("agent-password").display()
         );
+        if let Some(front) = self.front {
+            let (listen, forward) = (Self::address(front), Self::address(self.ports.mqtt));
+            text += &format!("front = {{ listen = \"{listen}\", forward = \"{forward}\" }}\n");
+        }
         std::fs::write(&config, text).expect("a file in a directory of one's own");
         vec!["--config".to_owned(), config.display().to_string()]
     }

@@ -1,20 +1,21 @@
 //! Listeners: from a setting to an open door.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rmqtt::net::{Builder, Listener};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tracing::warn;
 
 use super::StartError;
 use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
 use crate::broker::tcp_info;
-use crate::front::{BACKLOG, BEHIND, Entrance};
+use crate::front::{self, BACKLOG, Entrance};
+
+/// Where the broker listens for the front.
+const BEHIND: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A listener as it runs.
 #[derive(Debug)]
@@ -99,17 +100,11 @@ fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> Result<List
 
 /// A server's side of TLS with certificate and key.
 pub(super) fn server_config(tls: &TlsSettings) -> Result<ServerConfig, StartError> {
-    let unusable = |reason: String| StartError::Tls {
+    front::server_config(&tls.cert, &tls.key).map_err(|reason| StartError::Tls {
         cert: tls.cert.display().to_string(),
         key: tls.key.display().to_string(),
         reason,
-    };
-    let chain = CertificateDer::pem_file_iter(&tls.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unusable(format!("certificate: {error}")))?;
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| unusable(format!("key: {error}")))?;
-    let server = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
-    server.map_err(|error| unusable(error.to_string()))
+    })
 }
 
 /// Whether the kernel tells bytes and segments of connections.

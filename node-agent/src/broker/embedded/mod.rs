@@ -78,13 +78,16 @@ use self::registry::Registry;
 use self::retained::RetainedMessages;
 pub use self::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
 use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities};
-use crate::front::{Front, SERVER_SHUTTING_DOWN};
+use crate::front::Front;
 
 /// The version of the broker crate, pinned in Cargo.toml.
 const VERSION: &str = "rmqtt 0.24.0";
 
 /// The broker's number within its own cluster, of which it is the only member.
 const NODE_ID: NodeId = 1;
+
+/// MQTT 5, section 3.14.2.1.
+const SERVER_SHUTTING_DOWN: u8 = 0x8b;
 
 /// How many clients are sent away at a time at shutdown, and how long that may take in all.
 const PARTING_AT_ONCE: usize = 256;

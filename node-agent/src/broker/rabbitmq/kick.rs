@@ -15,6 +15,7 @@ use super::api::{connection_name, queue_name};
 use super::{Extra, Node};
 use crate::broker::polled::{self, Found};
 use crate::broker::{BrokerError, Kick, SessionRef};
+use crate::front::ADMINISTRATIVE_ACTION;
 
 /// How long a kick may take before the caller is told that it did not happen (yet).
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -74,10 +75,17 @@ async fn run(node: Arc<Node>, session: SessionRef) -> Result<Kick, BrokerError> 
             node.api.delete_queue(vhost, &queue, connections.is_empty()).await?;
         }
     }
+    let passed = node.passed(seen.extra.ends, &place.clientid);
+    if let Some(passed) = &passed {
+        passed.part(ADMINISTRATIVE_ACTION);
+    }
     for identity in &connections {
         node.api.close(connection_name(identity)).await?;
     }
     await_gone(&node, &found, &connections, give_up).await?;
+    if let Some(passed) = &passed {
+        passed.cut();
+    }
     // Made by a client that subscribed while it was being kicked.
     node.api.delete_queue(vhost, &queue, true).await?;
     polled::lock(&node.sessions).kicked(&session, connections, Instant::now());

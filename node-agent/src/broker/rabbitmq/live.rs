@@ -16,6 +16,7 @@ use super::{Extra, Node};
 use crate::broker::polled::{self, Found};
 use crate::broker::tcp_info::{self, Traffic};
 use crate::broker::{BrokerError, SessionRef};
+use crate::front::Counts;
 
 /// Up to so many sessions are asked for one by one.
 const FEW: usize = 50;
@@ -49,8 +50,10 @@ pub(super) async fn statistics(node: &Node, wanted: &[SessionRef]) -> Vec<Option
     };
     let (figures, traffic) = join!(figures, tcp_info::of_connections(ends));
     let row = |(found, figures): (&Option<Found<Extra>>, Option<Figures>)| {
-        let ends = found.as_ref()?.seen.extra.ends;
-        Some(row(figures?, ends.and_then(|ends| traffic.get(&ends))))
+        let Found { place, seen } = found.as_ref()?;
+        let ends = seen.extra.ends;
+        let passed = node.passed(ends, &place.clientid).map(|passed| passed.counts());
+        Some(row(figures?, ends.and_then(|ends| traffic.get(&ends)), passed))
     };
     found.iter().zip(figures).map(row).collect()
 }
@@ -142,7 +145,7 @@ impl Figures {
     }
 }
 
-fn row(figures: Figures, traffic: Option<&Traffic>) -> Statistics {
+fn row(figures: Figures, traffic: Option<&Traffic>, passed: Option<Counts>) -> Statistics {
     let Figures { connection, channel, subscriptions, ready, unacknowledged } = figures;
     let connection = connection.as_ref();
     let channel = channel.as_ref();
@@ -157,10 +160,19 @@ fn row(figures: Figures, traffic: Option<&Traffic>) -> Statistics {
         inflight: unacknowledged,
         max_inflight: channel.and_then(|channel| channel.prefetch_count),
         mqueue_len: ready,
-        recv_oct: traffic.map(|it| it.received_bytes).or(connection.and_then(|it| it.recv_oct)),
+        awaiting_rel: passed.and_then(|it| it.awaiting_rel),
+        recv_oct: passed
+            .map(|it| it.received_octets)
+            .or(traffic.map(|it| it.received_bytes))
+            .or(connection.and_then(|it| it.recv_oct)),
         recv_cnt: traffic.map(|it| it.received_segments).or(connection.and_then(|it| it.recv_cnt)),
         recv_msg: counted([messages.and_then(|it| it.publish), None]),
-        send_oct: traffic.map(|it| it.sent_bytes).or(connection.and_then(|it| it.send_oct)),
+        recv_pkt: passed.and_then(|it| it.received_packets),
+        send_oct: passed
+            .map(|it| it.sent_octets)
+            .or(traffic.map(|it| it.sent_bytes))
+            .or(connection.and_then(|it| it.send_oct)),
+        send_pkt: passed.and_then(|it| it.sent_packets),
         send_cnt: traffic.map(|it| it.sent_segments).or(connection.and_then(|it| it.send_cnt)),
         send_msg: counted([messages.and_then(|it| it.deliver), messages.and_then(|it| it.deliver_no_ack)]),
         reductions: connection.and_then(|connection| connection.reductions),

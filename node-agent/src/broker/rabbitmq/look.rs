@@ -53,7 +53,7 @@ pub(super) async fn look(node: &Node) -> Result<Vec<Seen<Extra>>, BrokerError> {
         let Some(clientid) = connection.clientid() else { continue };
         let key = (connection.vhost.clone(), clientid.to_owned());
         if connection.node.as_deref().is_none_or(|node| node == name) {
-            seen.push(online(&connection, clientid, queues.get(&key)));
+            seen.push(online(node, &connection, clientid, queues.get(&key)));
         }
         connected.insert(key);
     }
@@ -82,7 +82,10 @@ async fn responsible_for(node: &Node) -> Result<String, BrokerError> {
     }
     let mut info = lock(&node.info);
     info.version.clone_from(&overview.rabbitmq_version);
-    info.mqtt_addresses = mqtt_addresses(&overview, &name);
+    info.mqtt_addresses = match node.front {
+        Some(address) => vec![address.to_string()],
+        None => mqtt_addresses(&overview, &name),
+    };
     drop(info);
     *lock(&node.overview) = Some(overview);
     Ok(name)
@@ -125,7 +128,7 @@ async fn all_connections(node: &Node) -> Result<Vec<Connection>, BrokerError> {
     Ok(connections)
 }
 
-fn online(connection: &Connection, clientid: &str, queues: Option<&Queues>) -> Seen<Extra> {
+fn online(node: &Node, connection: &Connection, clientid: &str, queues: Option<&Queues>) -> Seen<Extra> {
     let durable = queues.and_then(|queues| queues.durable.as_ref());
     let is_persistent = durable.is_some_and(Queue::is_persistent);
     let (proto_name, proto_ver) = connection.protocol().unzip();
@@ -138,6 +141,7 @@ fn online(connection: &Connection, clientid: &str, queues: Option<&Queues>) -> S
         proto_ver,
         ip_address: peer.map(|peer| address::to_wire(peer.ip())).unwrap_or_default(),
         port: peer.map(|peer| u32::from(peer.port())),
+        is_bridge: node.passed(connection.ends(), clientid).and_then(|passed| passed.is_bridge()),
         clean_start: durable.map(|_| !is_persistent),
         expiry_interval: durable.and_then(expiry_interval),
         conn_state: ConnState::Connected.into(),

@@ -1,12 +1,15 @@
 //! Where the management API is, and as whom to ask it.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rustls::ServerConfig;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::broker::http::check_url;
 use crate::broker::polled::check_times;
+use crate::front;
 
 /// Settings of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,6 +29,22 @@ pub struct RabbitmqSettings {
     pub poll_interval_ms: u64,
     /// How long one answer may take, milliseconds, 100 to 60,000.
     pub timeout_ms: u64,
+    /// Where the agent takes MQTT clients itself, to count what passes. Default: they connect to RabbitMQ.
+    pub front: Option<FrontSettings>,
+}
+
+/// The counting front before RabbitMQ's MQTT listener, which must expect the PROXY protocol (`mqtt.proxy_protocol`).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FrontSettings {
+    /// Where MQTT clients connect.
+    pub listen: SocketAddr,
+    /// RabbitMQ's MQTT listener.
+    pub forward: SocketAddr,
+    /// The certificate chain of the agent's side, PEM; with it clients must speak TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key.
+    pub tls_key: Option<PathBuf>,
 }
 
 impl Default for RabbitmqSettings {
@@ -38,6 +57,7 @@ impl Default for RabbitmqSettings {
             node: None,
             poll_interval_ms: 2_000,
             timeout_ms: 5_000,
+            front: None,
         }
     }
 }
@@ -62,7 +82,41 @@ impl RabbitmqSettings {
                 self.node.as_deref().unwrap_or_default()
             ));
         }
+        if let Some(front) = &self.front {
+            front.check()?;
+        }
         check_times(self.poll_interval_ms, self.timeout_ms)
+    }
+}
+
+impl FrontSettings {
+    fn check(&self) -> Result<(), String> {
+        if self.listen == self.forward {
+            return Err(format!(
+                "front.listen and front.forward are both {}, expected two addresses",
+                self.listen
+            ));
+        }
+        match (&self.tls_cert, &self.tls_key) {
+            (Some(_), None) => {
+                Err("front.tls_key is missing, expected a file with the key of front.tls_cert".to_owned())
+            }
+            (None, Some(_)) => {
+                Err("front.tls_cert is missing, expected a file with the certificate of front.tls_key"
+                    .to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The agent's side of TLS, if it is to have one.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub(super) fn tls(&self) -> Result<Option<ServerConfig>, StartError> {
+        let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) else { return Ok(None) };
+        let unusable = |reason| StartError::File { key: "front.tls_cert", path: cert.clone(), reason };
+        front::server_config(cert, key).map(Some).map_err(unusable)
     }
 }
 
@@ -72,6 +126,14 @@ pub enum StartError {
     /// A setting makes no sense.
     #[error("[rabbitmq] {0}")]
     Settings(String),
+    /// The front's address cannot be listened on.
+    #[error("[rabbitmq] front.listen = {address}: {reason}")]
+    Listen {
+        /// The address of the configuration.
+        address: SocketAddr,
+        /// What the system says.
+        reason: String,
+    },
     /// A file cannot be used.
     #[error("[rabbitmq] {key} = {}: {reason}", path.display())]
     File {
