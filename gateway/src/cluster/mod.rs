@@ -499,6 +499,11 @@ impl Cluster {
         self.inner.nodes.iter().map(|node| (node.view(), Arc::clone(node.figures()))).collect()
     }
 
+    /// How many nodes there are.
+    pub(crate) fn size_of_all(&self) -> usize {
+        self.inner.nodes.len()
+    }
+
     /// How many clients of which kind the nodes have, by their addresses; absent are those that did not answer.
     pub(crate) async fn kinds(&self, deadline: Instant) -> HashMap<String, Vec<(Kind, u64)>> {
         counts::kinds(self, deadline).await

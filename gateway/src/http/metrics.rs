@@ -37,22 +37,50 @@ const SCRAPE_TIMEOUT: &str = "X-Prometheus-Scrape-Timeout-Seconds";
 /// How old an answer of the nodes may be.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// What the nodes answered last, and when they were asked.
+/// What the nodes answered last.
 #[derive(Debug, Default)]
-pub(super) struct Scrapes(Mutex<Option<(Instant, Arc<KindsOfNodes>)>>);
+pub(super) struct Scrapes(Mutex<Option<Collected>>);
+
+/// One answer of the nodes.
+#[derive(Debug)]
+struct Collected {
+    begun: Instant,
+    ended: Instant,
+    /// How much time the nodes had.
+    allowed: Duration,
+    is_whole: bool,
+    kinds: Arc<KindsOfNodes>,
+}
+
+impl Collected {
+    /// Whether it is an answer to who asked at this time and could have waited for so long: it is fresh, or came while
+    /// they waited; and nobody is missing that more time might have brought.
+    fn serves(&self, asked: Instant, patience: Duration) -> bool {
+        let is_fresh = self.ended >= asked || asked.saturating_duration_since(self.begun) < FRESH;
+        // A tenth is what it may take to get here.
+        is_fresh && (self.is_whole || self.allowed + self.allowed / 10 >= patience)
+    }
+}
 
 impl Scrapes {
     /// How many clients of which kind the nodes have. One caller asks, the others wait for that.
     async fn kinds(&self, cluster: &Cluster, deadline: Instant) -> Arc<KindsOfNodes> {
+        let asked = Instant::now();
         let mut last = self.0.lock().await;
-        if let Some((at, kinds)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return Arc::clone(kinds);
+        let patience = deadline.saturating_duration_since(asked);
+        if let Some(last) = last.as_ref().filter(|last| last.serves(asked, patience)) {
+            return Arc::clone(&last.kinds);
         }
         let begun = Instant::now();
         let kinds = Arc::new(cluster.kinds(deadline).await);
-        *last = Some((begun, Arc::clone(&kinds)));
+        let collected = Collected {
+            begun,
+            ended: Instant::now(),
+            allowed: deadline.saturating_duration_since(begun),
+            is_whole: kinds.len() == cluster.size_of_all(),
+            kinds: Arc::clone(&kinds),
+        };
+        *last = Some(collected);
         kinds
     }
 }
@@ -103,6 +131,33 @@ fn patience(headers: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_answer_serves_who_could_have_had_no_better_one() {
+        let begun = Instant::now();
+        let after = |millis| begun + Duration::from_millis(millis);
+        let second = Duration::from_secs(1);
+        let collected = |is_whole| Collected {
+            begun,
+            ended: after(1_500),
+            allowed: second,
+            is_whole,
+            kinds: Arc::default(),
+        };
+        for (is_whole, asked, patience, serves) in [
+            (true, 10, second * 9, true),
+            (true, 1_499, second, true),
+            (true, 1_501, second, false),
+            (false, 10, second, true),
+            (false, 10, second / 2, true),
+            // Somebody with little time must not make nodes look silent to others.
+            (false, 10, second * 2, false),
+            (false, 1_501, second, false),
+        ] {
+            let answer = collected(is_whole).serves(after(asked), patience);
+            assert_eq!(answer, serves, "whole {is_whole}, asked after {asked} ms by one of {patience:?}");
+        }
+    }
 
     #[test]
     fn a_scraper_is_answered_before_it_gives_up() {

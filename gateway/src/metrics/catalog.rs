@@ -39,7 +39,7 @@ catalog! {
     NODE = Info "rollcall_node_info" ["node", "address", "broker", "broker_version", "agent_version"]
         "What the node's agent said of itself last.";
     NODE_BROKER_UP = Gauge "rollcall_node_broker_up" ["node"]
-        "1 if the agent says that it can ask its broker, 0 if it cannot.";
+        "1 if the agent says that it can ask its broker, 0 if it cannot; absent a minute after the agent was last heard.";
     NODE_CIRCUIT = Gauge "rollcall_node_circuit_open" ["node"]
         "1 if the node is not asked before it answers a probe, as it let callers wait in vain.";
     NODE_LAST_SEEN = Gauge "rollcall_node_last_seen_timestamp_seconds" ["node"]

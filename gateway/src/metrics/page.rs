@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rollcall_metrics::{Families, Figures, process};
 
@@ -14,6 +14,9 @@ use crate::page::kinds::Kind;
 
 /// How many clients of which kind nodes have, by the nodes' addresses; absent are those that did not answer.
 pub(crate) type KindsOfNodes = HashMap<String, Vec<(Kind, u64)>>;
+
+/// How long what an agent said of its broker is taken to be so when nothing is heard of the agent any more.
+const HEARSAY: Duration = Duration::from_secs(60);
 
 /// What is to be written.
 #[derive(Debug)]
@@ -100,8 +103,10 @@ impl Page {
                 info.add(&[label, &view.address, kind, broker, agent], 1.0)?;
             }
         }
+        let now = SystemTime::now();
         let broker_up = |view: &NodeView| {
-            let told = view.description.as_ref()?;
+            let age = now.duration_since(view.last_seen?).unwrap_or_default();
+            let told = view.description.as_ref().filter(|_| age < HEARSAY)?;
             Some(f64::from(u8::from(told.broker_error.is_empty() && told.resynced_at_ms.is_some())))
         };
         let resynced = |view: &NodeView| Some(view.description.as_ref()?.resynced_at_ms? as f64 / 1000.0);

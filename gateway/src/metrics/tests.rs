@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{Method, StatusCode};
 use rollcall_metrics::{Format, reference, render};
@@ -29,7 +29,8 @@ fn known(address: &str, name: &str) -> NodeView {
         resynced_at_ms: Some(1_500),
         ..DescribeResponse::default()
     };
-    NodeView { name: Some(name.into()), description: Some(description), ..silent(address) }
+    let last_seen = Some(SystemTime::now());
+    NodeView { name: Some(name.into()), description: Some(description), last_seen, ..silent(address) }
 }
 
 fn kinds(count: u64) -> Vec<(Kind, u64)> {
@@ -95,7 +96,11 @@ async fn a_silent_node_is_there_and_has_no_clients() {
     }
     let about = |name: &str| shown.iter().filter(|line| line.starts_with(name)).count();
     assert_eq!((about("rollcall_clients{"), about("rollcall_cluster_")), (2, 0));
-    assert_eq!((about("rollcall_node_last_seen"), about("rollcall_node_broker_up")), (0, 1));
+    assert_eq!((about("rollcall_node_last_seen"), about("rollcall_node_broker_up")), (1, 1));
+    // What an agent said that is not heard any more is not known to be so.
+    let long_ago = SystemTime::now().checked_sub(Duration::from_secs(61));
+    let gone = NodeView { last_seen: long_ago, ..known("127.0.0.1:1", "a@h") };
+    assert!(!samples(page(vec![gone], &[])).iter().any(|line| line.starts_with("rollcall_node_broker_up")));
     let whole = samples(page(nodes(), &[("127.0.0.1:1", 5), ("127.0.0.1:2", 7)]));
     assert!(
         has(&whole, "rollcall_cluster_clients 14") && has(&whole, "rollcall_cluster_connected_clients 12")

@@ -159,6 +159,21 @@ async fn scrapes_that_come_together_ask_the_nodes_once() {
 }
 
 #[tokio::test]
+async fn who_gives_up_at_once_makes_no_node_look_silent_to_others() {
+    let gateway = gateway(Behaviour::HangInQueries, &[]).await;
+    let timeouts = |text: &str| value(text, r#"rollcall_node_calls_total{node="b@h",outcome="timeout"}"#);
+    let (_, _, hasty) = scrape(gateway, &[KEY, ("rollcall-timeout-ms", "50")]).await;
+    assert_eq!(timeouts(&hasty), Some(1.0));
+    // Each asks for all of its time; they come together, so the nodes are asked once more, and none is late.
+    let begun = Instant::now();
+    let (first, second, third) = tokio::join!(samples(gateway), samples(gateway), samples(gateway));
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+    for text in [first, second, third] {
+        assert_eq!((timeouts(&text), value(&text, "rollcall_nodes_available")), (Some(2.0), Some(1.0)));
+    }
+}
+
+#[tokio::test]
 async fn requests_refusals_and_kicks_are_counted() {
     let gateway = gateway(Behaviour::Honest, &[]).await;
     for (method, target) in [

@@ -4,6 +4,7 @@
 //! It has few connections and little patience: whoever holds them all keeps scrapers out, and nobody else.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use rollcall_metrics::{Format, render};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, error};
 
 use super::Page;
@@ -52,10 +53,8 @@ pub(crate) async fn serve(listener: TcpListener, agent: &Arc<Agent>) {
         connections.spawn(async move {
             let _place = place;
             let remote = connection.remote();
-            match timeout(LIFETIME, converse(connection, agent)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%remote, %error, "a scraper's connection failed"),
-                Err(_) => debug!(%remote, "a scraper's connection was open for long enough"),
+            if let Err(error) = converse(connection, agent).await {
+                debug!(%remote, %error, "a scraper's connection failed");
             }
         });
     }
@@ -66,12 +65,15 @@ async fn converse(connection: Connection, agent: Arc<Agent>) -> hyper::Result<()
         let response = answer(&request, &agent);
         async move { Ok::<_, Infallible>(response) }
     });
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(READ)
-        .max_buf_size(MOST_HEAD)
-        .serve_connection(TokioIo::new(connection), service)
-        .await
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(READ).max_buf_size(MOST_HEAD);
+    let mut served = pin!(http.serve_connection(TokioIo::new(connection), service));
+    tokio::select! {
+        served = &mut served => return served,
+        () = sleep(LIFETIME) => served.as_mut().graceful_shutdown(),
+    }
+    // Who reads none of an answer is not waited for.
+    timeout(READ, served).await.unwrap_or(Ok(()))
 }
 
 fn answer(request: &Request<Incoming>, agent: &Arc<Agent>) -> Response<Full<Bytes>> {
