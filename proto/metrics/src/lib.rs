@@ -2,7 +2,7 @@
 //!
 //! A program states what it has as constants ([`Metric`]), counts ([`Counters`], [`Histograms`] and prometheus-client's own), writes their samples when it is asked ([`Figures`]), and
 //! [`render`] makes the text of it, in the [`Format`] that the scraper asks for. [`process`] has what is told of every
-//! process, [`reference`] makes the table of the documentation out of the same constants.
+//! process, [`reference()`] makes the table of the documentation out of the same constants.
 //!
 //! prometheus-client writes OpenMetrics, and has counters and histograms. The older text format, which it does not know, is
 //! made of the newer one (`older`), so both say the same. Decided against: a recorder that is the whole process's
