@@ -19,7 +19,7 @@ mod meter;
 mod relay;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,7 +264,13 @@ where
 
 /// A connection to the broker, on which it has been told who comes.
 async fn introduced(broker: SocketAddr, client: SocketAddr, local: SocketAddr) -> io::Result<TcpStream> {
-    let mut stream = TcpStream::connect(broker).await?;
+    let mut stream = match TcpStream::connect(broker).await {
+        // Some 28,000 ports there are from one address to another.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && broker.ip().is_loopback() => {
+            connect_from(another_loopback(client.port()), broker).await?
+        }
+        connected => connected?,
+    };
     stream.set_nodelay(true)?;
     let addresses = match (client, local) {
         (SocketAddr::V4(source), SocketAddr::V4(destination)) => ProxyAddresses::Ipv4 { source, destination },
@@ -281,9 +287,33 @@ async fn introduced(broker: SocketAddr, client: SocketAddr, local: SocketAddr) -
     Ok(stream)
 }
 
+async fn connect_from(own: IpAddr, broker: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::new(own, 0))?;
+    socket.connect(broker).await
+}
+
+/// One of many addresses of this host that are not 127.0.0.1, as good as any other to come from.
+fn another_loopback(choice: u16) -> IpAddr {
+    let [high, low] = choice.to_be_bytes();
+    IpAddr::from([127, 1 + high % 200, low, 1])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn there_is_another_way_when_the_ports_of_an_address_are_used_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for choice in [0, 255, u16::MAX] {
+            let own = another_loopback(choice);
+            let _connected = connect_from(own, listener.local_addr().unwrap()).await.unwrap();
+            let (_, peer) = listener.accept().await.unwrap();
+            assert_eq!(peer.ip(), own);
+            assert_ne!(own, IpAddr::from([127, 0, 0, 1]));
+        }
+    }
 
     #[tokio::test]
     async fn a_client_costs_the_front_a_kilobyte_or_two() {
