@@ -1,7 +1,6 @@
 //! What holds for every call: how many at once, until when, and none any more while the agent drains.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rollcall_proto::{REASON_METADATA, Reason};
@@ -14,6 +13,9 @@ use tonic::{Code, Status};
 /// Exports in flight at the most. Each keeps one state of the index alive, and lasts as long as its reader takes.
 const MOST_EXPORTS: u32 = 8;
 
+/// Streams of events at the most: one for each gateway.
+const MOST_WATCHES: u32 = 32;
+
 /// Admits calls up to a limit, exports up to another so that slow readers leave the calls' places alone, and none while
 /// draining.
 #[derive(Debug)]
@@ -21,7 +23,9 @@ pub(crate) struct Calls {
     free: Arc<Semaphore>,
     most: u32,
     free_exports: Arc<Semaphore>,
-    draining: AtomicBool,
+    draining: CancellationToken,
+    /// Streams of events; they do not keep a drain waiting.
+    free_watches: Arc<Semaphore>,
     /// Ends the calls in flight.
     cut_off: CancellationToken,
 }
@@ -32,7 +36,8 @@ impl Calls {
             free: Arc::new(Semaphore::new(most as usize)),
             most,
             free_exports: Arc::new(Semaphore::new(MOST_EXPORTS as usize)),
-            draining: AtomicBool::new(false),
+            draining: CancellationToken::new(),
+            free_watches: Arc::new(Semaphore::new(MOST_WATCHES as usize)),
             cut_off: CancellationToken::new(),
         }
     }
@@ -60,13 +65,25 @@ impl Calls {
             .map_err(|_| refusal(Code::ResourceExhausted, full(), Reason::Overloaded))
     }
 
+    /// Lets a stream of events in; as [`Calls::admit`].
+    pub(crate) fn admit_watch(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.admit_to(&self.free_watches, || {
+            format!("the agent is at its limit of {MOST_WATCHES} streams of events")
+        })
+    }
+
+    /// Waits until the agent drains.
+    pub(crate) async fn drains(&self) {
+        self.draining.cancelled().await;
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Acquire)
+        self.draining.is_cancelled()
     }
 
     /// Admits no more calls.
     pub(crate) fn drain(&self) {
-        self.draining.store(true, Ordering::Release);
+        self.draining.cancel();
     }
 
     /// Ends the calls in flight with an error.
@@ -102,7 +119,8 @@ impl Calls {
     }
 }
 
-fn draining() -> Status {
+/// What an agent says that goes away.
+pub(crate) fn draining() -> Status {
     refusal(Code::Unavailable, "the agent is shutting down", Reason::Draining)
 }
 

@@ -3,10 +3,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rollcall_proto::v1::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientChange};
+use crate::events::Events;
 use crate::index::{Index, Resync};
 use crate::metrics::BrokerFigures;
 
@@ -41,6 +43,7 @@ pub struct Follower {
     resync: Mutex<Option<Resync>>,
     heard: watch::Sender<Heard>,
     figures: BrokerFigures,
+    events: Events,
 }
 
 impl Follower {
@@ -53,12 +56,19 @@ impl Follower {
             resync: Mutex::default(),
             heard: watch::Sender::new(Heard::Nothing),
             figures: BrokerFigures::default(),
+            events: Events::default(),
         }
     }
 
     /// What has been heard of the broker.
     pub(crate) fn figures(&self) -> &BrokerFigures {
         &self.figures
+    }
+
+    /// What happens to clients.
+    #[must_use]
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// How index and broker stand now.
@@ -123,11 +133,20 @@ impl Follower {
                 if let Some(resync) = &mut *lock(&self.resync) {
                     resync.add(&client);
                 }
-                self.index.present(client);
+                let before = self.events.are_on().then(|| self.session(&client.clientid, client.session));
+                let is_taken = self.index.present(&client);
+                if let Some(before) = before.filter(|_| is_taken) {
+                    self.events.changed(before.as_ref(), &client);
+                }
             }
             ClientChange::Ended(session) => {
                 self.figures.ended();
-                self.index.ended(&session.clientid, session.session);
+                let are_on = self.events.are_on();
+                let before = if are_on { self.session(&session.clientid, session.session) } else { None };
+                let was_there = self.index.ended(&session.clientid, session.session);
+                if let Some(before) = before.filter(|_| was_there) {
+                    self.events.ended(&before);
+                }
             }
             ClientChange::ResyncBegun => {
                 if lock(&self.resync).replace(Resync::default()).is_some() {
@@ -159,6 +178,11 @@ impl Follower {
         }
     }
 
+    /// A session as it is in the index.
+    fn session(&self, clientid: &str, session: u64) -> Option<Client> {
+        self.index.get(clientid).into_iter().find(|client| client.session == session)
+    }
+
     async fn finish(&self, resync: Resync) {
         let index = Arc::clone(&self.index);
         #[expect(clippy::disallowed_methods, reason = "no request waits for it: it belongs to the stream")]
@@ -169,6 +193,9 @@ impl Follower {
             return;
         }
         self.figures.resync(true);
+        if self.events.are_on() {
+            self.events.resynced();
+        }
         let mut agreement = lock(&self.agreement);
         agreement.resynced_at_ms = Some(now_ms());
         if agreement.broker_error.take().is_some() {

@@ -17,6 +17,7 @@ pub mod broker;
 mod calls;
 pub mod config;
 mod doorstep;
+pub mod events;
 pub mod follow;
 #[cfg(feature = "front")]
 mod front;

@@ -377,13 +377,7 @@ impl Queries {
     /// Every session under a client id, in default order.
     #[must_use]
     pub fn get(&self, clientid: &str) -> Vec<Client> {
-        let filter = Filter { clientid: vec![clientid.to_owned()], ..Filter::default() };
-        // A filter of a client id alone is of the contract, and nothing stops the search.
-        let Ok(matcher) = Matcher::new(filter) else { return Vec::new() };
-        match self.index.view(&matcher, Order::default(), &|| false) {
-            Ok(view) => view.clients(0..u64::MAX).collect(),
-            Err(Stopped) => Vec::new(),
-        }
+        self.index.get(clientid)
     }
 
     /// Drops the snapshots and the kept sorts whose time is over, and the snapshots that changes have made too large.

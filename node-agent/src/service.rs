@@ -11,6 +11,7 @@ mod count;
 mod list;
 mod rank;
 mod raw;
+mod watch;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use rollcall_proto::v1::node_server::Node;
 use rollcall_proto::v1::{
     CountRequest, CountResponse, DescribeRequest, DescribeResponse, ExportRequest, GetRequest, GetResponse,
     Identity, KickRequest, KickResponse, ListRequest, ListResponse, SurveyRequest, SurveyResponse,
+    WatchRequest, WatchResponse,
 };
 use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Request, Response, Status};
@@ -100,7 +102,7 @@ impl NodeService {
             broker_kind: info.kind.to_owned(),
             broker_version: info.version,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: info.capabilities,
+            capabilities: info.capabilities.into_iter().chain(["events".to_owned()]).collect(),
             connected: counts.connected,
             clients: counts.clients,
             started_at_ms: agent.started_at_ms,
@@ -324,6 +326,18 @@ impl Node for NodeService {
         self.counted_stream("count", answer).await
     }
 
+    type WatchStream = MessageStream<WatchResponse>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let answer = async {
+            self.check_known()?;
+            let call = self.agent.calls.admit_watch()?;
+            let events = watch::events(Arc::clone(&self.agent), request.into_inner(), call);
+            Ok(Response::new(Box::pin(events) as Self::WatchStream))
+        };
+        self.counted_stream("watch", answer).await
+    }
+
     async fn get(&self, request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
         let answer = async {
             let _call = self.admit()?;
@@ -369,21 +383,28 @@ async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
     if incarnation.is_some_and(|incarnation| incarnation != agent.identity.incarnation) {
         return Ok(Outcome::OtherSession);
     }
-    let mut sessions: Vec<u64> = agent.queries.get(&clientid).iter().map(|client| client.session).collect();
+    let mut sessions = agent.queries.get(&clientid);
     let has_client = !sessions.is_empty();
     if let Some(wanted) = session {
-        sessions.retain(|&session| session == wanted);
+        sessions.retain(|client| client.session == wanted);
     }
     if sessions.is_empty() {
         return Ok(if has_client { Outcome::OtherSession } else { Outcome::NotFound });
     }
     let mut outcome = Outcome::NotFound;
     let mut failure = None;
-    for session in sessions {
-        let session = SessionRef { clientid: clientid.clone(), session };
+    let events = agent.follower.events();
+    for client in sessions {
+        let session = SessionRef { clientid: clientid.clone(), session: client.session };
         match agent.broker.kick(&session).await {
             Ok(ended) => {
-                agent.index.ended(&session.clientid, session.session);
+                let was_there = agent.index.ended(&session.clientid, session.session);
+                if ended == Kick::Kicked && events.are_on() {
+                    events.kicked(&client);
+                }
+                if was_there && events.are_on() {
+                    events.ended(&client);
+                }
                 if ended == Kick::Kicked {
                     info!(clientid = session.clientid, session = session.session, "client kicked");
                     outcome = Outcome::Kicked;

@@ -6,6 +6,7 @@
 
 mod cli;
 mod deployed;
+mod events;
 mod growth;
 mod openapi;
 mod page;

@@ -66,7 +66,7 @@ fn requests_made_of_the_document_are_answered_as_it_says() {
     let said = String::from_utf8_lossy(&outcome.stdout);
     println!("{said}{}", String::from_utf8_lossy(&outcome.stderr));
     assert!(outcome.status.success(), "{}", outcome.status);
-    // All of the document was tried, but for the path that the document itself came from.
+    // All of the document was tried, but for the path that the document itself came from, and the stream that has no end.
     let operations = http::request(cluster.gateway.address(), "GET", &format!("{BASE}/openapi.json"), &[])
         .json()["paths"]
         .as_object()
@@ -75,7 +75,7 @@ fn requests_made_of_the_document_are_answered_as_it_says() {
         .flat_map(|path| path.as_object().unwrap().keys())
         .filter(|method| *method != "parameters")
         .count();
-    assert!(said.contains(&format!("Tested: {}\n", operations - 1)), "{operations} operations");
+    assert!(said.contains(&format!("Tested: {}\n", operations - 2)), "{operations} operations");
     // And the cluster is as well as before.
     cluster.await_all_answering();
     drop(clients);

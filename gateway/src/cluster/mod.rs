@@ -29,6 +29,7 @@ mod bearer;
 mod call;
 mod connect;
 mod counts;
+mod events;
 mod export;
 mod fanout;
 mod figures;
@@ -44,6 +45,7 @@ mod sessions;
 mod tls;
 
 pub use self::connect::{Dial, TcpDial};
+pub use self::events::{Follower as EventFollower, Happened, Position as EventPosition};
 pub use self::export::{Export, ExportQuery};
 pub(crate) use self::figures::{DURATIONS, NodeFigures};
 pub use self::health::{LastError, Policy, Renamed};
@@ -348,8 +350,16 @@ struct Inner {
     retry_budget: RetryBudget,
     guesses: Guesses,
     hints: Mutex<Hints>,
+    events: Arc<events::Events>,
     /// Ends the probes, and the following of files, when dropped.
     _background: AbortOnDrop,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The calls it makes hold it.
+        self.events.stop();
+    }
 }
 
 #[derive(Debug)]
@@ -400,7 +410,8 @@ impl Cluster {
         let background = AbortOnDrop(background);
         let (retry_budget, guesses) = (RetryBudget::default(), Guesses::default());
         let hints = Mutex::default();
-        let inner = Inner { nodes, retry_budget, guesses, hints, _background: background };
+        let events = Arc::new(events::Events::new(nodes.clone()));
+        let inner = Inner { nodes, retry_budget, guesses, hints, events, _background: background };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -432,6 +443,20 @@ impl Cluster {
         node_timeout: Duration,
     ) -> Result<Export, ClusterError> {
         export::export(self, query, start_by, node_timeout).await
+    }
+
+    /// What happens to clients from now on, or behind a position. Waits until it is known of each node whether it can be followed,
+    /// but not past `until`.
+    pub async fn follow(&self, after: Option<EventPosition>, until: Instant) -> EventFollower {
+        self.inner.events.follow(after, self.reserve(until)).await
+    }
+
+    /// Whether there are these nodes.
+    ///
+    /// # Errors
+    /// `UnknownNode`, `NodeNotYetKnown`.
+    pub async fn check_scope(&self, scope: &Scope, until: Instant) -> Result<(), ClusterError> {
+        self.in_scope(scope, until).await.map(drop)
     }
 
     /// Every session under a client id.

@@ -24,7 +24,7 @@ use super::openapi::Described;
 use super::places::Places;
 use super::query::{self, Given};
 use super::route::Route;
-use super::{Drain, clients, counts, envelope, export, kicks, limits, nodes};
+use super::{Drain, clients, counts, envelope, events, export, kicks, limits, nodes};
 use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::config::MetricsAccess;
@@ -53,6 +53,9 @@ pub(crate) struct Api {
     places: Places,
     /// One for each export in progress; they have none of the others.
     exports: Arc<Semaphore>,
+    /// One for each stream of events; the same holds.
+    streams: Arc<Semaphore>,
+    drain: Drain,
     bulk: BulkKicks,
     described: Described,
 }
@@ -72,7 +75,7 @@ impl Api {
         let exports = Arc::new(Semaphore::new(limits.exports));
         let guesses = Guesses::new(limits.wrong_keys);
         let described = Described::new(&base_path, &limits.kicks);
-        let bulk = BulkKicks::new(cluster.clone(), audit.clone(), drain, limits);
+        let bulk = BulkKicks::new(cluster.clone(), audit.clone(), drain.clone(), limits);
         Self {
             cluster,
             keys,
@@ -87,6 +90,8 @@ impl Api {
             reports: Reports::default(),
             places,
             exports,
+            streams: Arc::new(Semaphore::new(events::MOST_STREAMS)),
+            drain,
             bulk,
             described,
         }
@@ -180,8 +185,11 @@ pub(super) async fn answer(State(api): State<Arc<Api>>, request: Request<Body>) 
     // Exports and bulk kicks have limits of their own: they may last for minutes. What is known of the nodes is told
     // without asking anybody, and wanted most when the gateway has too much to do.
     let is_export = matches!(route, Ok(Route::Export));
-    let is_free =
-        is_export || matches!(route, Ok(Route::Kicks | Route::Nodes | Route::Node { .. } | Route::Whoami));
+    let is_free = is_export
+        || matches!(
+            route,
+            Ok(Route::Events | Route::Kicks | Route::Nodes | Route::Node { .. } | Route::Whoami)
+        );
     let _place = match (!is_free).then(|| api.places.request()).transpose() {
         Ok(place) => place,
         Err(error) => return refuse(Some(key), error).await,
@@ -254,6 +262,7 @@ async fn operate(
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
         Route::Counts => counts::count(cluster, &api.places, query, deadline).await,
         Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
+        Route::Events => events::events(cluster, &api.streams, api.limits, &api.drain, parts, deadline).await,
         Route::Kicks => api.bulk.answer(parts, body, key, deadline).await,
         Route::Whoami => {
             query::none(query)?;

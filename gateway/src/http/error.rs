@@ -123,6 +123,12 @@ pub(crate) enum ApiError {
         /// The limit.
         limit: usize,
     },
+    /// The gateway writes as many streams of events as it may.
+    #[error("the gateway is writing {limit} streams of events already, try again later")]
+    TooManyStreams {
+        /// The limit.
+        limit: usize,
+    },
     /// A bulk kick would hit more clients than it may.
     #[error("{count} {what}, expected at most {most}, which is max; nobody was kicked")]
     TooManyToKick {
@@ -198,6 +204,7 @@ impl ApiError {
             Self::Overloaded { .. }
             | Self::TooManyHeavy { .. }
             | Self::TooManyExports { .. }
+            | Self::TooManyStreams { .. }
             | Self::TooManyBulkKicks { .. }
             | Self::TooMuchUnread
             | Self::Unrecorded
@@ -283,7 +290,7 @@ impl IntoResponse for ApiError {
             Self::Overloaded { .. } | Self::TooManyHeavy { .. } | Self::TooMuchUnread => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
-            Self::TooManyExports { .. } | Self::TooManyBulkKicks { .. } => {
+            Self::TooManyExports { .. } | Self::TooManyStreams { .. } | Self::TooManyBulkKicks { .. } => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
             }
             // What is left of the body is not worth reading.

@@ -5,7 +5,7 @@
 //! cluster, [`envelope`] and [`row`]; an export to [`export`], many kicks at once to [`bulk`]. Whatever fails on the way is an [`error::ApiError`], the one place where
 //! statuses and codes are chosen.
 //!
-//! Every answer but an export, a bulk kick or the metrics is JSON, and every answer under the base path but 413, 503 and the description of the API ([`openapi`]) is given only to a known key.
+//! Every answer but an export, a bulk kick, a stream of [`events`] or the metrics is JSON, and every answer under the base path but 413, 503 and the description of the API ([`openapi`]) is given only to a known key.
 
 use std::sync::Arc;
 
@@ -31,6 +31,7 @@ mod csv;
 mod decode;
 mod envelope;
 pub(crate) mod error;
+mod events;
 mod export;
 #[cfg(any(fuzzing, clippy))]
 pub mod fuzzing;

@@ -15,10 +15,12 @@ use crate::cluster::{ListQuery, Scope, Start};
 use crate::page::cursor::{self, Fingerprint};
 
 pub(super) use self::count::{COUNT, DEFAULT_TOP, MOST_TOP, count};
+pub(super) use self::events::{EventsRequest, events, events_names};
 pub(super) use self::export::{ExportRequest, Format, export, export_names};
 pub(super) use self::narrowing::{filter, filter_name};
 
 mod count;
+mod events;
 mod export;
 mod narrowing;
 

@@ -19,6 +19,8 @@ pub(super) enum Route {
     Counts,
     /// `/client_export`
     Export,
+    /// `/client_events`
+    Events,
     /// `/client_kicks`
     Kicks,
     /// `/whoami`
@@ -37,6 +39,7 @@ enum Raw<'a> {
     Username(Option<&'a str>, &'a str),
     Counts,
     Export,
+    Events,
     Kicks,
     Whoami,
     Nodes,
@@ -75,6 +78,7 @@ impl Route {
             }
             Raw::Counts => Self::Counts,
             Raw::Export => Self::Export,
+            Raw::Events => Self::Events,
             Raw::Kicks => Self::Kicks,
             Raw::Whoami => Self::Whoami,
             Raw::Nodes => Self::Nodes,
@@ -103,6 +107,7 @@ pub(super) fn label(path: &str) -> Option<&'static str> {
         Raw::Username(Some(_), _) => "/nodes/{node}/clients/username/{username}",
         Raw::Counts => "/client_counts",
         Raw::Export => "/client_export",
+        Raw::Events => "/client_events",
         Raw::Kicks => "/client_kicks",
         Raw::Whoami => "/whoami",
         Raw::Nodes => "/nodes",
@@ -120,6 +125,7 @@ impl<'a> Raw<'a> {
         match segments[..] {
             ["client_counts"] => Some(Self::Counts),
             ["client_export"] => Some(Self::Export),
+            ["client_events"] => Some(Self::Events),
             ["client_kicks"] => Some(Self::Kicks),
             ["whoami"] => Some(Self::Whoami),
             ["nodes"] => Some(Self::Nodes),
@@ -171,6 +177,7 @@ mod tests {
             ("/clients/%2F", Route::Client { node: None, clientid: "/".into() }),
             ("/client_counts", Route::Counts),
             ("/client_export", Route::Export),
+            ("/client_events", Route::Events),
             ("/nodes", Route::Nodes),
             ("/whoami", Route::Whoami),
             ("/nodes/a@127.0.0.1", Route::Node { node: "a@127.0.0.1".into() }),
@@ -226,6 +233,7 @@ mod tests {
             "/client_counts/zone",
             "/nodes/n/client_counts",
             "/client_export/x",
+            "/client_events/x",
             "/nodes/n/client_export",
             "/client_kicks/x",
             "/nodes/n/client_kicks",

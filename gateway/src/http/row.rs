@@ -79,6 +79,11 @@ impl Fields {
         })
     }
 
+    /// All but the live figures.
+    pub(super) fn identity() -> Self {
+        Self((1 << STATISTICS_FROM) - 1)
+    }
+
     /// The keys, in the order of [`KEYS`].
     pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
         KEYS.into_iter().enumerate().filter(move |(at, _)| self.has(*at)).map(|(_, key)| key)

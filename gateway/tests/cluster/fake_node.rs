@@ -325,6 +325,13 @@ impl Node for Service {
         Ok(Response::new(stream))
     }
 
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
+
+    /// As agents that do not know it.
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("unknown method Watch"))
+    }
+
     type CountStream = Pin<Box<dyn Stream<Item = Result<v1::CountResponse, Status>> + Send>>;
 
     async fn count(&self, request: Request<v1::CountRequest>) -> Result<Response<Self::CountStream>, Status> {

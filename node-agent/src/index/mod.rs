@@ -44,10 +44,11 @@ mod text;
 mod tombstones;
 mod view;
 
+use std::borrow::Borrow;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
-use rollcall_proto::v1::Client;
+use rollcall_proto::v1::{Client, Filter};
 use rollcall_proto::{ClientRef, Matcher, Order, SortField};
 
 use columns::Columns;
@@ -98,12 +99,26 @@ impl Index {
         Self { node: node.into(), state: RwLock::default() }
     }
 
-    /// The client has this state now. Ignored if its session has ended.
-    pub fn present(&self, client: Client) {
-        let client = as_row(&client);
+    /// The client has this state now. Ignored if its session has ended. Returns whether it was taken in.
+    pub fn present(&self, client: impl Borrow<Client>) -> bool {
+        let client = as_row(client.borrow());
         let mut state = self.write();
-        if !state.tombstones.contains(client.session) {
+        let has_ended = state.tombstones.contains(client.session);
+        if !has_ended {
             state.rows.put(&client);
+        }
+        !has_ended
+    }
+
+    /// Every session under a client id, in default order.
+    #[must_use]
+    pub fn get(&self, clientid: &str) -> Vec<Client> {
+        let filter = Filter { clientid: vec![clientid.to_owned()], ..Filter::default() };
+        // A filter of a client id alone is of the contract, and nothing stops the search.
+        let Ok(matcher) = Matcher::new(filter) else { return Vec::new() };
+        match self.view(&matcher, Order::default(), &|| false) {
+            Ok(view) => view.clients(0..u64::MAX).collect(),
+            Err(Stopped) => Vec::new(),
         }
     }
 

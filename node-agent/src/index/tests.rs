@@ -147,7 +147,7 @@ impl Model {
 
 fn apply(index: &Index, step: Step) {
     match step {
-        Step::Present(client) => index.present(client),
+        Step::Present(client) => drop(index.present(client)),
         Step::Ended(clientid, session) => drop(index.ended(&clientid, session)),
         Step::Resync(clients) => index.resync(clients.into_iter().collect()),
     }
@@ -486,8 +486,8 @@ fn what_changes_leave_to_views_that_all_live_on_is_what_they_hold() {
             let number = (n * 67 + round * 7) % 20_000;
             match n % 10 {
                 0 => drop(index.ended(&format!("{number:05}"), number)),
-                1 => index.present(row(20_000 + round * 300 + n, Some(1))),
-                _ => index.present(row(number, Some(round as u32))),
+                1 => drop(index.present(row(20_000 + round * 300 + n, Some(1)))),
+                _ => drop(index.present(row(number, Some(round as u32)))),
             }
         }
         let (held, left) = (held(&index, &views), index.left() - views[0].left());

@@ -52,6 +52,11 @@ pub(super) fn paths() -> Value {
                 export_answer(), &LIST_ERRORS,
             ),
         },
+        "/client_events": {
+            "get": read(
+                "followClients", "clients", "Follow what happens to clients", events_parameters(), events_answer(), &LIST_ERRORS,
+            ),
+        },
         "/client_kicks": { "post": bulk() },
         "/nodes": {
             "get": read("listNodes", "nodes", "List the nodes expected", vec![], json_answer("All nodes", "Nodes"), &[]),
@@ -67,6 +72,21 @@ pub(super) fn paths() -> Value {
         },
         "/openapi.json": { "get": open("getOpenApi", "This document", "application/json", json!({ "type": "object" })) },
         "/docs": { "get": open("getDocs", "This document, to read", "text/html", json!({ "type": "string" })) },
+    })
+}
+
+fn events_parameters() -> Vec<Value> {
+    let filters = query::events_names().filter(|name| !["_after", "_format"].contains(name));
+    named(filters).into_iter().chain(["after", "last_event_id", "events_format"].map(reference)).collect()
+}
+
+fn events_answer() -> Value {
+    json!({
+        "description": "Events for as long as they are read: connected, disconnected, kicked, ended, node_up, node_down, resync, lost, ready",
+        "content": {
+            "text/event-stream": { "schema": { "type": "string" } },
+            "application/x-ndjson": { "schema": { "type": "string" } },
+        },
     })
 }
 

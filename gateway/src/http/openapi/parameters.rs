@@ -49,6 +49,27 @@ pub(super) fn components() -> Map<String, Value> {
         "schema": { "type": "integer", "minimum": 1, "maximum": u64::MAX },
     });
     all.insert("timeout".to_owned(), timeout);
+    let id = json!({ "type": "string", "pattern": "^[0-9a-f]{16}-[0-9]{1,18}$" });
+    for (component, name, place, schema, description) in [
+        (
+            "after",
+            "_after",
+            "query",
+            id.clone(),
+            "The id of the last event that was read: the stream takes up behind it",
+        ),
+        ("last_event_id", "Last-Event-ID", "header", id, "The same, as browsers send it"),
+        (
+            "events_format",
+            "_format",
+            "query",
+            json!({ "enum": ["sse", "ndjson"], "default": "sse" }),
+            "Server-Sent Events, or a JSON object a line",
+        ),
+    ] {
+        let parameter = json!({ "name": name, "in": place, "description": description, "schema": schema });
+        all.insert(component.to_owned(), parameter);
+    }
     all
 }
 

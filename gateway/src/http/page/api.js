@@ -55,6 +55,11 @@ export async function kickMany(body, take) {
   }
 }
 
+// What happens in the cluster, event by event, until the signal says to stop.
+export async function* events(signal) {
+  yield* lines(await ask('/client_events?_format=ndjson', { signal }));
+}
+
 async function* lines(response) {
   let rest = '';
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

@@ -1,9 +1,10 @@
 // The page: what is asked for stands in the address (behind #), what is shown is made of answers alone.
 
-import { ApiError, download, dryRun, forgetKey, get, kick, kickMany, useKey } from './api.js';
+import { ApiError, download, dryRun, events, forgetKey, get, kick, kickMany, useKey } from './api.js';
 import { COLUMNS, DEFAULT, count, isNone, shown } from './columns.js';
 
 const REFRESH_MS = 5000;
+const EVENT_MS = 1000;
 const TYPING_MS = 250;
 const LIST_PARAMETERS = ['_page', '_limit', '_sort', '_order', 'columns'];
 const TIMES = ['_gte_connected_at', '_lte_connected_at', '_gte_created_at', '_lte_created_at'];
@@ -17,6 +18,8 @@ let total = 0;
 let asking = null;
 let timer = null;
 let typing = null;
+let following = null;
+let soon = null;
 
 // An element with text and children, never with markup.
 function element(name, properties = {}, ...children) {
@@ -55,6 +58,7 @@ $('login-form').addEventListener('submit', async (event) => {
     show(true);
     readAddress();
     await refresh();
+    follow();
   } catch (error) {
     forgetKey();
     fail('login-error', error);
@@ -67,7 +71,9 @@ function logOut(why) {
   forgetKey();
   role = null;
   clearTimeout(timer);
+  clearTimeout(soon);
   asking?.abort();
+  following?.abort();
   for (const id of ['rows', 'nodes', 'detail-body', 'confirm-body']) {
     $(id).replaceChildren();
   }
@@ -183,11 +189,35 @@ document.addEventListener('visibilitychange', () => {
   }
 });
 
+// Asks again soon after something has happened, once for all that happens until then. Without events there is the timer.
+async function follow() {
+  following?.abort();
+  following = new AbortController();
+  const { signal } = following;
+  while (role && !signal.aborted) {
+    try {
+      for await (const { event } of events(signal)) {
+        if (event !== 'alive' && event !== 'ready' && !soon && $('live').checked && !document.hidden) {
+          soon = setTimeout(() => {
+            soon = null;
+            refresh();
+          }, EVENT_MS);
+        }
+      }
+    } catch {
+      // It is tried again; that nodes or the gateway do not answer is said by the list.
+    }
+    await new Promise((resolve) => setTimeout(resolve, REFRESH_MS));
+  }
+}
+
 async function refresh() {
   if (!role) {
     return;
   }
   clearTimeout(timer);
+  clearTimeout(soon);
+  soon = null;
   asking?.abort();
   asking = new AbortController();
   const { signal } = asking;

@@ -136,7 +136,9 @@ fn views_taken_while_changes_come_are_each_of_one_moment() {
         });
         for (number, client) in (0_u64..).zip(many(20_000, 1)) {
             match number % 4 {
-                0 | 2 => index.present(Client { port: Some(number as u32), connected_at_ms: None, ..client }),
+                0 | 2 => {
+                    index.present(Client { port: Some(number as u32), connected_at_ms: None, ..client });
+                }
                 _ => assert!(index.ended(&client.clientid, client.session)),
             }
         }

@@ -1,0 +1,192 @@
+//! What happens to clients, as Server-Sent Events or as JSON lines, for as long as somebody reads.
+//!
+//! A task of its own writes what the cluster tells into [`pieces`]: a reader that is slow stops it there and falls behind,
+//! is told how many events it has lost, and holds up nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::response::Response;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
+use rollcall_proto::Matcher;
+use rollcall_proto::v1::event::Kind;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Drain;
+use super::envelope::Nodes;
+use super::error::ApiError;
+use super::limits::Limits;
+use super::pieces::{ClientGone, Pieces, pieces};
+use super::query::{self, EventsRequest};
+use super::row::{Fields, Row, json as row_json};
+use super::time::Millis;
+use crate::cluster::{Cluster, EventFollower, EventPosition, Happened, Scope};
+
+/// Streams at once; more are refused.
+pub(super) const MOST_STREAMS: usize = 256;
+
+/// Something is written at least so often, so that both sides notice when the other has gone.
+const BEAT: Duration = Duration::from_secs(15);
+
+/// Events that are written at once.
+const MOST_AT_ONCE: usize = 256;
+
+/// Answers with a stream that goes on by itself.
+pub(super) async fn events(
+    cluster: &Cluster,
+    places: &Arc<Semaphore>,
+    limits: Limits,
+    drain: &Drain,
+    parts: &Parts,
+    until: Instant,
+) -> Result<Response, ApiError> {
+    let EventsRequest { matcher, scope, after, is_sse } = query::events(parts)?;
+    let full = |_| ApiError::TooManyStreams { limit: MOST_STREAMS };
+    let place = Arc::clone(places).try_acquire_owned().map_err(full)?;
+    cluster.check_scope(&scope, until).await?;
+    let follower = cluster.follow(after, until).await;
+    let (pieces, taken) = pieces(limits.export_client_timeout);
+    let writer =
+        Writer { matcher, scope, is_sse, out: Vec::new(), pieces, drain: drain.clone(), _place: place };
+    let writing = AbortOnDropHandle::new(tokio::spawn(writer.write(follower)));
+    let mut response = Response::new(taken.body(writing));
+    let kind = if is_sse { "text/event-stream" } else { "application/x-ndjson" };
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    Ok(response)
+}
+
+struct Writer {
+    matcher: Matcher,
+    scope: Scope,
+    is_sse: bool,
+    out: Vec<u8>,
+    pieces: Pieces,
+    drain: Drain,
+    /// Taken until the end.
+    _place: OwnedSemaphorePermit,
+}
+
+impl Writer {
+    async fn write(mut self, mut follower: EventFollower) {
+        // Whoever has gone needs no end.
+        let _ = self.write_all(&mut follower).await;
+    }
+
+    async fn write_all(&mut self, follower: &mut EventFollower) -> Result<(), ClientGone> {
+        if self.is_sse {
+            self.out.extend_from_slice(b"retry: 2000\n\n");
+        }
+        if follower.is_behind {
+            self.put("resync", follower.position(), json!({ "node": null }));
+        }
+        let completeness = follower.completeness();
+        self.put("ready", follower.position(), json!({ "nodes": Nodes::whole(&completeness) }));
+        loop {
+            let told = follower.next(MOST_AT_ONCE);
+            let is_all = told.events.len() < MOST_AT_ONCE;
+            if told.lost > 0 {
+                self.put("lost", follower.position(), json!({ "events": told.lost }));
+            }
+            let epoch = follower.position().epoch;
+            for event in &told.events {
+                self.happened(&event.happened, EventPosition { epoch, number: event.number });
+            }
+            if !self.out.is_empty() {
+                self.pieces.send(std::mem::take(&mut self.out).into()).await?;
+            }
+            if is_all {
+                tokio::select! {
+                    more = timeout(BEAT, follower.more()) => {
+                        if more.is_err() {
+                            self.beat(follower.position());
+                        }
+                    }
+                    // The client comes back to another gateway, or to the next.
+                    () = self.drain.begun() => return self.pieces.end().await,
+                    () = self.pieces.client_gone() => return Err(ClientGone),
+                }
+            }
+        }
+    }
+
+    fn is_of_scope(&self, node: &str) -> bool {
+        match &self.scope {
+            Scope::All => true,
+            Scope::Only(nodes) => nodes.iter().any(|of| of == node),
+        }
+    }
+
+    fn happened(&mut self, happened: &Happened, position: EventPosition) {
+        match happened {
+            Happened::Client { kind, at_ms, client } => {
+                if !self.is_of_scope(&client.node) || !self.matcher.matches(&client.as_client_ref()) {
+                    return;
+                }
+                let name = match kind {
+                    Kind::Connected => "connected",
+                    Kind::Disconnected => "disconnected",
+                    Kind::Kicked => "kicked",
+                    Kind::Ended => "ended",
+                    Kind::Unspecified | Kind::Resynced => return,
+                };
+                let mut row = Vec::new();
+                row_json::write(&Row::of(client, Fields::identity()), &mut row);
+                self.begin(name, position);
+                self.out.extend_from_slice(b"\"at\":\"");
+                Millis(*at_ms).write(&mut self.out);
+                self.out.extend_from_slice(b"\",\"client\":");
+                self.out.extend_from_slice(&row);
+                self.end();
+            }
+            Happened::Up { node } if self.is_of_scope(node) => {
+                self.put("node_up", position, json!({ "node": node }));
+            }
+            Happened::Down(failed) if self.is_of_scope(&failed.node) => {
+                self.put(
+                    "node_down",
+                    position,
+                    json!({ "node": failed.node, "reason": failed.reason.as_str() }),
+                );
+            }
+            Happened::Resync { node } if self.is_of_scope(node) => {
+                self.put("resync", position, json!({ "node": node }));
+            }
+            Happened::Up { .. } | Happened::Down(_) | Happened::Resync { .. } => {}
+        }
+    }
+
+    /// Writes an event whose members are those of an object.
+    fn put(&mut self, name: &str, position: EventPosition, members: serde_json::Value) {
+        self.begin(name, position);
+        let text = members.to_string();
+        let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
+        self.out.extend_from_slice(inner.as_bytes());
+        self.end();
+    }
+
+    fn begin(&mut self, name: &str, EventPosition { epoch, number }: EventPosition) {
+        let start = if self.is_sse {
+            format!("id: {epoch:016x}-{number}\nevent: {name}\ndata: {{")
+        } else {
+            format!(r#"{{"id":"{epoch:016x}-{number}","event":"{name}","#)
+        };
+        self.out.extend_from_slice(start.as_bytes());
+    }
+
+    fn end(&mut self) {
+        self.out.extend_from_slice(if self.is_sse { b"}\n\n" } else { b"}\n" });
+    }
+
+    /// Says that nothing has happened; the id lets a reader come back from here.
+    fn beat(&mut self, position: EventPosition) {
+        if self.is_sse {
+            self.out.extend_from_slice(b": alive\n\n");
+        } else {
+            self.put("alive", position, json!({ "events": 0 }));
+        }
+    }
+}
