@@ -104,6 +104,11 @@ impl Prometheus {
             let address = line.rsplit_once("address=").and_then(|(_, address)| address.trim().parse().ok());
             address.ok_or(log)
         });
+        // It listens before it answers.
+        within(rollcall_tests::wait::SOON * 2, "readiness of Prometheus", || {
+            let status = http::request(prometheus.address, "GET", "/-/ready", &[]).status;
+            if status == 200 { Ok(()) } else { Err(status.to_string()) }
+        });
         prometheus
     }
 
