@@ -1,7 +1,12 @@
 //! Figures against what a client really sent and received.
 
+use std::path::Path;
+
+use rollcall_tests::binaries;
 use rollcall_tests::mqtt::{self, Client, Connect};
-use rollcall_tests::sandbox::{Agent, Cluster};
+use rollcall_tests::process::Process;
+use rollcall_tests::sandbox::{Agent, Cluster, Gateway};
+use rollcall_tests::wait::eventually;
 use serde_json::{Value, json};
 
 /// A row's figure.
@@ -109,6 +114,40 @@ fn behind_the_counting_front_nothing_of_the_connection_is_unknown() {
     let (clientid, mut client) = clients.pop().unwrap();
     assert_eq!(cluster.gateway.kick(&clientid).status, 200);
     assert_eq!(client.farewell(), Some((0xe0, vec![0x98, 0])));
+}
+
+#[test]
+fn the_front_leaves_descriptors_to_others_and_lets_the_next_in_when_one_has_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("agent.toml");
+    std::fs::write(&config, "[embedded]\ncounting_front = true\n").unwrap();
+    let agent = binaries::path("rollcall-agent");
+    let words = [
+        "-c",
+        "ulimit -n 200 && exec \"$0\" \"$@\"",
+        agent.to_str().unwrap(),
+        "--config",
+        config.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--mqtt-listen",
+        "127.0.0.1:0",
+    ];
+    let agent = Process::start_at(Path::new("/bin/sh"), "agent", &words.map(str::to_owned));
+    let broker = agent.mqtt.unwrap();
+    let connect = |number: usize| Client::over(mqtt::dial(broker), &Connect::new(4, &format!("c{number}")));
+    let mut clients: Vec<_> = (0..80).filter_map(|number| connect(number).ok()).collect();
+    // Three of seven eighths of 200 each.
+    assert_eq!(clients.len(), 58);
+    assert!(agent.log().contains("closed a client's connection"), "{}", agent.log());
+    clients.pop().unwrap().disconnect();
+    let last = eventually("a place for one more", || connect(100).map_err(|error| error.to_string()));
+    clients.push(last);
+    let gateway = Gateway::start(&[agent.address], &[]);
+    gateway.row("c100");
+    for client in &mut clients {
+        client.ping();
+    }
 }
 
 #[test]
