@@ -1,8 +1,11 @@
 //! Kicks end the clients that are meant, are asked about before, and told of after.
 
+use std::process::Stdio;
+
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::sandbox::Cluster;
 use rollcall_tests::wait::eventually;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::run::{ask, run_with, to, with};
@@ -121,6 +124,43 @@ fn a_kick_without_all_nodes_is_no_whole_one() {
     let said = ask(&cluster, &["kick", "--yes", "--like", "fleet-", "--everybody", "--partial-ok"]);
     said.failed(0, &["1 kicked of 1", "c@127.0.0.1"]);
     clients.iter_mut().for_each(Client::await_close);
+}
+
+#[test]
+fn a_kick_goes_on_without_a_reader_and_ends_by_ctrl_c() {
+    let cluster = Cluster::embedded();
+    let mut fleet: Vec<Client> = (0..6).map(|at| connect(&cluster, at % 3, &format!("fleet-{at}"))).collect();
+    let mut command =
+        to(cluster.gateway.address(), &["kick", "--like", "fleet-", "--everybody", "--yes", "--rate", "3"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), err.as_str()), (Some(0), "6 kicked of 6\n"));
+    fleet.iter_mut().for_each(Client::await_close);
+
+    let ids: Vec<String> = (0..9).map(|at| format!("slow-{at}")).collect();
+    let mut slow: Vec<Client> = ids.iter().map(|id| connect(&cluster, 0, id)).collect();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{}\r\n\n", ids.join("\n"))).unwrap();
+    let from = file.path().to_str().unwrap();
+    let command = to(cluster.gateway.address(), &["kick", "--from", from, "--rate", "1"]);
+    let mut terminal = Terminal::start(command, 100, 24);
+    // By ids it is asked as well.
+    terminal.await_text("kick 9 sessions: a@127.0.0.1 9? [y/N] ", 0);
+    terminal.type_in("y\n");
+    terminal.await_text(" slow-1 on a@127.0.0.1", terminal.seen().len());
+    terminal.signal(Signal::INT);
+    let (status, seen) = terminal.end();
+    assert_eq!(status, Some(130), "{seen}");
+    assert!(seen.contains("so far: ") && seen.contains("interrupted"), "{seen}");
+    // Those behind it stay.
+    let left = slow.split_off(5);
+    eventually("end of the kicks", || match count(&cluster).trim().parse::<u64>().unwrap() {
+        left @ 4..9 => Ok(left),
+        other => Err(other.to_string()),
+    });
+    left.into_iter().for_each(|mut client| client.ping());
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! What is read is what the API says, in every form.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::rows;
 use rollcall_tests::sandbox::{Agent, Cluster};
@@ -187,6 +190,23 @@ fn top_is_sorted_by_its_statistic_and_ends_where_nobody_watches() {
     );
     assert!(lines[2].starts_with("c2 ") && lines[3].starts_with("c1 ") && lines.len() == 4, "{top}");
     ask(&cluster, &["top", "clients"]).failed(2, &["clients", "_sort"]);
+}
+
+#[test]
+fn what_is_watched_through_a_pipe_is_one_table_after_the_other() {
+    let cluster = Cluster::embedded();
+    let mut command =
+        to(cluster.gateway.address(), &["clients", "--watch", "--interval", "50ms", "--fields", "clientid"]);
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    assert!(lines.next().unwrap().ends_with("Z   0 clients"));
+    let _client = Client::connect(cluster.agents[1].mqtt(), &Connect::new(5, "late"));
+    let late: Vec<String> =
+        lines.by_ref().skip_while(|line| !line.ends_with("1 of 1 client")).take(4).collect();
+    assert_eq!(late[1..], ["CLIENTID", "late", ""]);
+    // Its reader leaves.
+    drop(lines);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::output::csv::CLIENT_FIELDS;
 use crate::output::screen::live;
 use crate::output::table::{Columns, Tint, tinted};
-use crate::output::{Rows, View, cells, look, missing, say};
+use crate::output::{Rows, View, cells, look, missing, say, warn};
 
 pub(super) const VIEW: View = View {
     table: &["clientid", "node", "username", "ip_address", "port", "connected", "connected_at", "proto_ver"],
@@ -96,6 +96,9 @@ async fn page(
                 say(&format!("{shown} of {}; more by --page {next} or --all", counted(&meta)));
             }
             (..) => {}
+        }
+        if meta.get("consistent").is_some_and(|consistent| *consistent == false) {
+            warn("clients came and went while this page was read: one may be missing or on two pages");
         }
     }
     Ok(asking.completeness(meta.nodes().as_ref()))

@@ -6,6 +6,7 @@
 mod progress;
 mod told;
 
+use std::collections::HashSet;
 use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 
 use serde_json::{Value, json};
@@ -64,7 +65,7 @@ fn read_ids(kick: &mut Kick) -> Result<(), Failure> {
     };
     for line in input.lines() {
         let line = line.map_err(failed)?;
-        if !line.is_empty() && !kick.clientids.contains(&line) {
+        if !line.is_empty() {
             kick.clientids.push(line);
         }
     }
@@ -78,13 +79,9 @@ fn body(asking: &Asking, kick: &Kick) -> Result<Value, Failure> {
     let mut body = json!({});
     match (kick.clientids.is_empty(), kick.filter.is_empty()) {
         (false, true) => {
-            let mut ids: Vec<&str> = Vec::new();
-            // Each once.
-            for id in &kick.clientids {
-                if !ids.contains(&id.as_str()) {
-                    ids.push(id);
-                }
-            }
+            // Each once, in the order they were named.
+            let mut seen = HashSet::new();
+            let ids: Vec<&String> = kick.clientids.iter().filter(|id| seen.insert(id.as_str())).collect();
             body["clientids"] = json!(ids);
         }
         (true, false) => body["filter"] = kick.filter.body().into(),
