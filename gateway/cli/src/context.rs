@@ -78,6 +78,10 @@ pub(crate) fn config_path(flags: &GatewayFlags, environment: &Environment) -> Re
 /// # Errors
 /// None is named, or what is named cannot be used.
 pub(crate) fn target(flags: &GatewayFlags, environment: &Environment) -> Result<Target, Failure> {
+    // Not for clap to tell: it does not see what stands before the command beside what stands behind it.
+    if flags.context.is_some() && flags.url.is_some() {
+        return Err(Failure::Usage("both --context and --url are given, expected one of them".to_owned()));
+    }
     let mut warnings = Vec::new();
     let environment = if flags.context.is_some() {
         // Only where the contexts are.
@@ -232,6 +236,7 @@ mod tests {
         assert_eq!((by_option.base.as_str(), key(&by_option)), ("http://h/api/v4", "e:k"));
         assert!(by_option.warnings[0].contains("without encryption"));
 
+        assert!(of(&["--context", "two", "--url", "http://h"], &[config]).unwrap_err().contains("both"));
         assert!(of(&["--context", "three"], &[config]).unwrap_err().contains("three"));
         assert!(of(&[], &[("HOME", "/nowhere")]).unwrap_err().contains("--url"));
         assert!(of(&[], &[]).unwrap_err().contains("HOME"));

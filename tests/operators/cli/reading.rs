@@ -1,6 +1,7 @@
 //! What is read is what the API says, in every form.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
 use std::process::Stdio;
 
 use rollcall_tests::mqtt::{Client, Connect};
@@ -227,6 +228,25 @@ fn every_id_can_be_asked_for() {
     let said = ask(&cluster, &["client", "\u{1b}[32m"]);
     said.failed(3, &["\\u{1b}[32m"]);
     assert!(!said.err.contains('\u{1b}'), "{said:?}");
+}
+
+#[test]
+fn an_id_of_dots_is_asked_for_where_no_proxy_takes_it_for_a_path() {
+    for id in [".", ".."] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{\"code\":0,\"data\":[]}\n")
+                .unwrap();
+            line
+        });
+        run(to(address, &["client", id])).failed(3, &["no node has a client"]);
+        assert_eq!(server.join().unwrap(), format!("GET /api/v4/clients?clientid={id} HTTP/1.1\r\n"));
+    }
 }
 
 #[test]

@@ -176,6 +176,11 @@ fn what_is_live_goes_on_through_failures_and_names_what_is_missing() {
     terminal.await_text("2 of 3 nodes answered; c@127.0.0.1: unreachable", 0);
     cluster.gateway.process.kill();
     terminal.await_text("Connection refused", 0);
+    let failed = terminal.seen().len();
+    terminal.await_text("Connection refused", failed);
+    // However often it fails, it is said once a frame.
+    let frame = terminal.seen()[failed..].split("\x1b[H").last().unwrap().to_owned();
+    assert!(frame.matches("Connection refused").count() <= 1, "{frame:?}");
     let before = terminal.seen().len();
     cluster.agents[2].restart();
     cluster.gateway.restart();

@@ -22,7 +22,7 @@ pub(super) async fn run(asking: &Asking, client: Client) -> Result<Exit, Failure
     if !fields.is_empty() {
         parameters.push(("_fields", fields.join(",")));
     }
-    // A segment of dots alone would be taken for a path.
+    // A proxy on the way would take a segment of dots for a path, and the list of all for the client.
     let answer = match client.clientid.as_str() {
         id @ ("." | "..") => {
             parameters.push(("clientid", id.to_owned()));

@@ -228,12 +228,14 @@ async fn kick_all(asking: &Asking, kick: &Kick, body: &Value) -> Result<Exit, Fa
                 let line: Object = serde_json::from_slice(line)
                     .map_err(|error| stream.broken(&format!("a line is not understood: {error}")))?;
                 if let Some(progress) = line.get("progress") {
-                    bar.draw(progress);
+                    bar.expect(progress);
                 } else {
                     bar.clear();
                     told.line(&line, &json_text(&line))?;
                 }
             }
+            let (done, kicked) = told.so_many();
+            bar.draw(done, kicked);
         }
         if told.end().is_none() {
             return Err(

@@ -46,7 +46,10 @@ pub(crate) async fn live(
             () = any(&mut interrupt, &mut terminate, &mut hang_up) => return Ok(Exit::Whole),
         };
         let text = match drawn {
-            Ok(text) => text,
+            Ok(text) => {
+                last = Some(text.clone());
+                text
+            }
             Err(failure) => match &last {
                 Some(last) if is_passing(&failure) => format!("{}\n{last}", shown(&failure.to_string())),
                 _ => return Err(failure),
@@ -59,9 +62,6 @@ pub(crate) async fn live(
             draw(&text)?;
         } else {
             print(&format!("{text}\n"))?;
-        }
-        if last.is_none() || !text.is_empty() {
-            last = Some(text);
         }
         tokio::select! {
             () = sleep(interval) => {}

@@ -12,21 +12,25 @@ const WIDTH: u64 = 24;
 pub(super) struct Bar {
     is_terminal: bool,
     is_drawn: bool,
+    /// How many there are in all, once that was told.
+    of: Option<u64>,
     begun: Instant,
 }
 
 impl Bar {
     pub(super) fn new() -> Self {
-        Self { is_terminal: io::stderr().is_terminal(), is_drawn: false, begun: Instant::now() }
+        Self { is_terminal: io::stderr().is_terminal(), is_drawn: false, of: None, begun: Instant::now() }
     }
 
-    /// Shows what a line of progress says.
-    pub(super) fn draw(&mut self, progress: &Value) {
-        if !self.is_terminal {
-            return;
-        }
-        let count = |name: &str| progress[name].as_u64().unwrap_or(0);
-        let text = text(count("done"), count("of"), count("kicked"), self.begun.elapsed().as_secs());
+    /// Takes what a line of progress says of the whole.
+    pub(super) fn expect(&mut self, progress: &Value) {
+        self.of = progress["of"].as_u64();
+    }
+
+    /// Shows how many were told of, and how many of them were kicked.
+    pub(super) fn draw(&mut self, done: u64, kicked: u64) {
+        let (Some(of), true) = (self.of, self.is_terminal) else { return };
+        let text = text(done, of, kicked, self.begun.elapsed().as_secs());
         self.write(&format!("\r{text}\x1b[K"));
         self.is_drawn = true;
     }

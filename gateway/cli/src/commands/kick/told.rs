@@ -116,6 +116,11 @@ impl Told {
         self.end.as_ref()
     }
 
+    /// Clients told of, and how many of them were kicked.
+    pub(super) fn so_many(&self) -> (u64, u64) {
+        (self.seen.iter().sum(), self.seen[0])
+    }
+
     /// What is known without it, if anything was told.
     pub(super) fn so_far(&self) -> Option<String> {
         self.seen.iter().any(|count| *count > 0).then(|| format!("so far: {}", outcomes(&self.seen)))
