@@ -1,25 +1,6 @@
 //! Every family of samples that the gateway has; docs/metrics.md is made of this.
 
-use rollcall_metrics::{Kind, Metric, process};
-
-const fn metric(
-    name: &'static str,
-    kind: Kind,
-    labels: &'static [&'static str],
-    help: &'static str,
-) -> Metric {
-    Metric { name, kind, labels, help }
-}
-
-macro_rules! catalog {
-    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(pub(crate) static $constant: Metric = metric($name, Kind::$kind, &[$($label),*], $help);)*
-
-        static OWN: &[&Metric] = &[$(&$constant),*];
-    };
-}
-
-catalog! {
+rollcall_metrics::catalog! {
     BUILD = Info "rollcall_gateway_build_info" ["version"]
         "The gateway's version.";
     NODES_EXPECTED = Gauge "rollcall_nodes_expected" []
@@ -78,9 +59,4 @@ catalog! {
         "Records of kicks that wait for the disk, and those to come of kicks that are under way.";
     AUDIT_FAILURES = Counter "rollcall_audit_failures_total" []
         "Records of kicks that could not be written, or not in time.";
-}
-
-/// All families, in the order in which they are written.
-pub fn metrics() -> impl Iterator<Item = &'static Metric> {
-    OWN.iter().copied().chain(process::METRICS)
 }

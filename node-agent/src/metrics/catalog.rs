@@ -1,17 +1,6 @@
 //! Every family of samples that the agent has; docs/metrics.md is made of this.
 
-use rollcall_metrics::{Kind, Metric, process};
-
-macro_rules! catalog {
-    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(pub(crate) static $constant: Metric =
-            Metric { name: $name, kind: Kind::$kind, labels: &[$($label),*], help: $help };)*
-
-        static OWN: &[&Metric] = &[$(&$constant),*];
-    };
-}
-
-catalog! {
+rollcall_metrics::catalog! {
     BUILD = Info "rollcall_agent_build_info" ["version"]
         "The agent's version.";
     AGENT = Info "rollcall_agent_info" ["node", "broker", "broker_version"]
@@ -42,9 +31,4 @@ catalog! {
         "Searches of many rows that run, at most one a core.";
     DRAINING = Gauge "rollcall_agent_draining" []
         "1 while the agent finishes its calls to go away.";
-}
-
-/// All families, in the order in which they are written.
-pub fn metrics() -> impl Iterator<Item = &'static Metric> {
-    OWN.iter().copied().chain(process::METRICS)
 }

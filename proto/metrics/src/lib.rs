@@ -59,6 +59,25 @@ pub struct Metric {
     pub help: &'static str,
 }
 
+/// States a program's families, each as `CONSTANT = Kind "name" ["label", ...] "help";`: a static of that name each, and all of
+/// them in this order, with those of every process behind, as the function `metrics`.
+#[macro_export]
+macro_rules! catalog {
+    ($($constant:ident = $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub(crate) static $constant: $crate::Metric = $crate::Metric {
+            name: $name,
+            kind: $crate::Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// All families, in the order in which they are written.
+        pub fn metrics() -> impl Iterator<Item = &'static $crate::Metric> {
+            [$(&$constant),*].into_iter().chain($crate::process::METRICS)
+        }
+    };
+}
+
 /// The rows of a table in Markdown, of all these families.
 #[must_use]
 pub fn reference<'a>(metrics: impl IntoIterator<Item = &'a Metric>) -> String {
