@@ -120,7 +120,7 @@ impl Rows {
     /// Writes further rows.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub(crate) fn page(&mut self, rows: &[Object]) -> io::Result<()> {
         let is_first = !std::mem::replace(&mut self.has_begun, true);
         let mut out = String::new();
@@ -152,7 +152,7 @@ impl Rows {
     /// Writes what comes last.
     ///
     /// # Errors
-    /// As [`print`].
+    /// As [`print()`].
     pub(crate) fn end(&mut self, meta: &Object) -> io::Result<()> {
         if !self.has_begun {
             self.page(&[])?;
