@@ -33,8 +33,13 @@ pub(crate) struct GatewayFlags {
     /// The context to use instead of the current one and of the environment
     #[arg(long, global = true, value_name = "NAME")]
     pub(crate) context: Option<String>,
-    /// The gateway, such as https://gateway.example:8443; without a path /api/v4 follows [env: ROLLCALL_URL]
-    #[arg(long, global = true, value_name = "URL")]
+    /// Where the gateway is.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help = "The gateway, such as https://gateway.example:8443; without a path /api/v4 follows [env: ROLLCALL_URL]"
+    )]
     pub(crate) url: Option<String>,
     /// A file with the API key, ID:SECRET or SECRET alone [env: ROLLCALL_KEY_FILE, or the key itself: ROLLCALL_KEY]
     #[arg(long, global = true, value_name = "FILE")]
