@@ -134,6 +134,6 @@ pub(super) async fn end_session(
     node.note(&outcome);
     outcome.map_err(|error| {
         tracing::warn!(node = %identity.name, %clientid, %error, "kick not confirmed");
-        FailedNode { node: identity.name.clone(), reason: error.reason }
+        FailedNode { node: identity.name.clone(), ..node.failed(error.reason) }
     })
 }

@@ -202,7 +202,7 @@ impl Node {
 
     /// How an answer that lacks this node names it.
     pub(super) fn failed(&self, reason: Reason) -> FailedNode {
-        FailedNode { node: self.label(), reason }
+        FailedNode::new(self.label(), reason).at(self.index)
     }
 
     /// How many clients it said it has.

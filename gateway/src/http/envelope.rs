@@ -319,7 +319,7 @@ mod tests {
     use crate::page::rows::NodeRows;
 
     fn completeness() -> Completeness {
-        let failed = vec![FailedNode { node: "b@h".into(), reason: Reason::Timeout }];
+        let failed = vec![FailedNode::new("b@h", Reason::Timeout)];
         Completeness { total: 2, answered: 1, failed }
     }
 

@@ -311,7 +311,7 @@ mod tests {
     use crate::page::completeness::FailedNode;
 
     fn node(name: &str, reason: Reason) -> FailedNode {
-        FailedNode { node: name.into(), reason }
+        FailedNode::new(name, reason)
     }
 
     #[tokio::test]

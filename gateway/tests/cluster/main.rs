@@ -98,7 +98,7 @@ fn ids(answer: &ListAnswer) -> Vec<(String, String)> {
 }
 
 fn failed(node: &str, reason: Reason) -> FailedNode {
-    FailedNode { node: node.into(), reason }
+    FailedNode::new(node, reason)
 }
 
 #[tokio::test]
@@ -507,7 +507,7 @@ async fn what_is_asked_of_one_node_is_never_answered_by_another() {
     node.becomes("n1");
     // Before a probe has noticed, the gateway still takes the address for n0.
     let refused = |failed: &[FailedNode]| {
-        assert_eq!(failed, [FailedNode { node: "n1".into(), reason: Reason::Protocol }]);
+        assert_eq!(failed, [FailedNode::new("n1", Reason::Protocol)]);
     };
     match cluster.kick("c-000001-0", &scope, deadline()).await.unwrap_err() {
         ClusterError::NobodyAnswered { failed } => refused(&failed),

@@ -41,7 +41,7 @@ async fn sessions_that_match_are_those_of_all_nodes_up_to_the_most() {
 
 #[tokio::test]
 async fn a_session_is_ended_once_and_its_node_says_what_became_of_it() {
-    let failed = |reason| FailedNode { node: "n0".into(), reason };
+    let failed = |reason| FailedNode::new("n0", reason);
     for (behaviour, ended) in [
         (Behaviour::Honest, Ended::Kicked),
         (Behaviour::GoneInKick, Ended::Gone),

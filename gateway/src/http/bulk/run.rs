@@ -403,7 +403,7 @@ impl Report {
                 ..told(Outcome::Failed, &format!("node {} refused the kick ({})", owner.node, owner.reason))
             },
             Ended::Unknown(owner) => {
-                let FailedNode { node, reason } = &owner;
+                let FailedNode { node, reason, .. } = &owner;
                 let message =
                     format!("node {node} did not confirm the kick ({reason}); it may have been carried out");
                 Self { failed: vec![owner], owner_failed: true, ..Self::new(Outcome::Unknown, Some(message)) }
