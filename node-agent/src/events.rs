@@ -10,22 +10,32 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use prost::Message as _;
 use rollcall_proto::v1::event::Kind;
 use rollcall_proto::v1::{Client, ConnState, Event};
 use tokio::sync::watch;
 
 use crate::follow::now_ms;
 
-/// Events that are kept: some 4 MB of them.
+/// Events that are kept at the most.
 const WINDOW: usize = 8192;
+
+/// Bytes of them on the wire at the most, some 200 an event: a client id may have 64 KiB.
+const WINDOW_BYTES: usize = 4 << 20;
 
 /// The last events of this agent.
 #[derive(Debug, Default)]
 pub struct Events {
     is_on: AtomicBool,
-    ring: Mutex<VecDeque<Event>>,
+    ring: Mutex<Ring>,
     /// The position of the last event.
     last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    events: VecDeque<Event>,
+    bytes: usize,
 }
 
 /// What follows a position.
@@ -55,12 +65,12 @@ impl Events {
     pub(crate) fn after(&self, position: u64, most: usize) -> After {
         let ring = self.ring();
         let last = *self.last.borrow();
-        let first = last - ring.len() as u64;
+        let first = last - ring.events.len() as u64;
         if position > last {
             return After { events: Vec::new(), lost: true };
         }
         let skip = usize::try_from(position.saturating_sub(first)).unwrap_or(usize::MAX);
-        After { events: ring.iter().skip(skip).take(most).cloned().collect(), lost: position < first }
+        After { events: ring.events.iter().skip(skip).take(most).cloned().collect(), lost: position < first }
     }
 
     /// A session that is there has changed from what it was, if it was there, to what it is.
@@ -89,7 +99,7 @@ impl Events {
         self.push(Kind::Kicked, Some(client));
     }
 
-    /// All clients were read anew, and what happened before is not known one by one.
+    /// All clients were read anew and were not as they were known; what happened in between is not known one by one.
     pub(crate) fn resynced(&self) {
         self.push(Kind::Resynced, None);
     }
@@ -98,15 +108,18 @@ impl Events {
         let mut ring = self.ring();
         let client = client.map(|client| Client { statistics: None, ..client.clone() });
         let position = *self.last.borrow() + 1;
-        ring.push_back(Event { position, at_ms: now_ms(), kind: kind.into(), client });
-        if ring.len() > WINDOW {
-            ring.pop_front();
+        let event = Event { position, at_ms: now_ms(), kind: kind.into(), client };
+        ring.bytes += event.encoded_len();
+        ring.events.push_back(event);
+        while ring.events.len() > WINDOW || ring.bytes > WINDOW_BYTES && ring.events.len() > 1 {
+            let oldest = ring.events.pop_front();
+            ring.bytes -= oldest.map_or(0, |oldest| oldest.encoded_len());
         }
         // Under the lock, so that position and ring are always of one moment.
         self.last.send_replace(position);
     }
 
-    fn ring(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn ring(&self) -> MutexGuard<'_, Ring> {
         // Each event is put in whole.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -159,6 +172,19 @@ mod tests {
         ];
         assert_eq!((kinds(&all), all.lost), (expected.to_vec(), false));
         assert!(all.events.iter().map(|event| event.position).eq(1..=9));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes() {
+        let events = Events::default();
+        let large = Client { clientid: "x".repeat(64 << 10), ..client(ConnState::Connected, 1) };
+        for _ in 0..200 {
+            events.kicked(&large);
+        }
+        let kept = events.after(0, usize::MAX);
+        let bytes: usize = kept.events.iter().map(Event::encoded_len).sum();
+        assert!(kept.lost && bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES - (65 << 10), "{bytes}");
+        assert_eq!((events.ring().bytes, kept.events.last().unwrap().position), (bytes, 200));
     }
 
     #[test]

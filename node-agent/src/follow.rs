@@ -187,13 +187,14 @@ impl Follower {
         let index = Arc::clone(&self.index);
         #[expect(clippy::disallowed_methods, reason = "no request waits for it: it belongs to the stream")]
         let applied = tokio::task::spawn_blocking(move || index.resync(resync)).await;
+        let is_news = applied.as_ref().is_ok_and(|is_news| *is_news);
         if let Err(error) = applied {
             // A panic in the index: its own report has been printed, and the next resync tries again.
             warn!(%error, "a resync failed");
             return;
         }
         self.figures.resync(true);
-        if self.events.are_on() {
+        if is_news && self.events.are_on() {
             self.events.resynced();
         }
         let mut agreement = lock(&self.agreement);

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use prost::Message as _;
 use rollcall_proto::v1::event::Kind;
 use rollcall_proto::{Reason, v1};
 use tokio::sync::watch;
@@ -24,8 +25,11 @@ use super::call::{self, CallError};
 use super::node::Node;
 use crate::page::completeness::{Completeness, FailedNode};
 
-/// Events that are kept.
+/// Events that are kept at the most.
 const WINDOW: usize = 16_384;
+
+/// Bytes of their clients on the wire at the most, some 200 a client: a client id may have 64 KiB.
+const WINDOW_BYTES: usize = 16 << 20;
 
 /// How long events are followed though nobody reads them, so that a reader can come back.
 const LINGER: Duration = Duration::from_secs(60);
@@ -60,6 +64,15 @@ pub enum Happened {
         /// Its name.
         node: String,
     },
+}
+
+impl Happened {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Client { client, .. } => client.encoded_len(),
+            Self::Up { .. } | Self::Down(_) | Self::Resync { .. } => 0,
+        }
+    }
 }
 
 /// An event and its number.
@@ -104,6 +117,8 @@ pub(super) struct Events {
 struct State {
     epoch: u64,
     ring: VecDeque<Numbered>,
+    /// Of all in the ring.
+    bytes: usize,
     /// Why a node is not followed; none that is.
     down: Vec<Option<Option<Reason>>>,
     followers: usize,
@@ -150,6 +165,7 @@ impl Events {
         if state.tasks.is_empty() {
             state.epoch = rand::random();
             state.ring.clear();
+            state.bytes = 0;
             state.down = vec![None; self.nodes.len()];
             self.last.send_replace(0);
             self.settled.send_replace(0);
@@ -272,9 +288,11 @@ impl Events {
     fn push(&self, happened: Happened) {
         let mut state = self.state();
         let number = *self.last.borrow() + 1;
+        state.bytes += happened.bytes();
         state.ring.push_back(Numbered { number, happened: Arc::new(happened) });
-        if state.ring.len() > WINDOW {
-            state.ring.pop_front();
+        while state.ring.len() > WINDOW || state.bytes > WINDOW_BYTES && state.ring.len() > 1 {
+            let oldest = state.ring.pop_front();
+            state.bytes -= oldest.map_or(0, |oldest| oldest.happened.bytes());
         }
         // Under the lock, so that number and ring are always of one moment.
         self.last.send_replace(number);
@@ -315,6 +333,7 @@ impl Events {
         }
         let tasks = std::mem::take(&mut state.tasks);
         state.ring = VecDeque::new();
+        state.bytes = 0;
         drop(state);
         drop(tasks);
     }

@@ -24,7 +24,7 @@ use super::pieces::{ClientGone, Pieces, pieces};
 use super::query::{self, EventsRequest};
 use super::row::{Fields, Row, json as row_json};
 use super::time::Millis;
-use crate::cluster::{Cluster, EventFollower, EventPosition, Happened, Scope};
+use crate::cluster::{Cluster, ClusterError, EventFollower, EventPosition, Happened, Scope};
 
 /// Streams at once; more are refused.
 pub(super) const MOST_STREAMS: usize = 256;
@@ -32,7 +32,10 @@ pub(super) const MOST_STREAMS: usize = 256;
 /// Something is written at least so often, so that both sides notice when the other has gone.
 const BEAT: Duration = Duration::from_secs(15);
 
-/// Events that are written at once.
+/// Bytes that are handed over at once, and what passes them of one event.
+const PIECE: usize = 64 << 10;
+
+/// Events that are taken at once.
 const MOST_AT_ONCE: usize = 256;
 
 /// Answers with a stream that goes on by itself.
@@ -47,7 +50,10 @@ pub(super) async fn events(
     let EventsRequest { matcher, scope, after, is_sse } = query::events(parts)?;
     let full = |_| ApiError::TooManyStreams { limit: MOST_STREAMS };
     let place = Arc::clone(places).try_acquire_owned().map_err(full)?;
-    cluster.check_scope(&scope, until).await?;
+    cluster.check_scope(&scope, until).await.map_err(|error| match error {
+        ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
+        error => error.into(),
+    })?;
     let follower = cluster.follow(after, until).await;
     let (pieces, taken) = pieces(limits.export_client_timeout);
     let writer =
@@ -94,6 +100,9 @@ impl Writer {
             let epoch = follower.position().epoch;
             for event in &told.events {
                 self.happened(&event.happened, EventPosition { epoch, number: event.number });
+                if self.out.len() >= PIECE {
+                    self.pieces.send(std::mem::take(&mut self.out).into()).await?;
+                }
             }
             if !self.out.is_empty() {
                 self.pieces.send(std::mem::take(&mut self.out).into()).await?;

@@ -58,10 +58,10 @@ impl FromIterator<Client> for Resync {
 }
 
 impl Index {
-    /// These are all clients there are.
+    /// These are all clients there are. Returns whether they are others than were known.
     ///
     /// Calls of `present` and `resync` come from one stream and do not overlap; `ended` may come at any time.
-    pub fn resync(&self, resync: Resync) {
+    pub fn resync(&self, resync: Resync) -> bool {
         let (known, kept, ended) = {
             let state = self.read();
             (state.rows.snapshot(SortField::Clientid), state.rows.lists.kept(), state.tombstones.clone())
@@ -90,6 +90,7 @@ impl Index {
             self.write().rows.leave(bytes);
         }
         drop((replaced, known));
+        is_news
     }
 }
 

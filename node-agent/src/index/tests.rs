@@ -149,7 +149,7 @@ fn apply(index: &Index, step: Step) {
     match step {
         Step::Present(client) => drop(index.present(client)),
         Step::Ended(clientid, session) => drop(index.ended(&clientid, session)),
-        Step::Resync(clients) => index.resync(clients.into_iter().collect()),
+        Step::Resync(clients) => drop(index.resync(clients.into_iter().collect())),
     }
 }
 
