@@ -6,11 +6,11 @@
 //!
 //! Nothing is kept before somebody follows for the first time, so an agent that nobody follows pays nothing for it.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
+use rollcall_proto::Window;
 use rollcall_proto::v1::event::Kind;
 use rollcall_proto::v1::{Client, ConnState, Event};
 use tokio::sync::watch;
@@ -24,18 +24,22 @@ const WINDOW: usize = 8192;
 const WINDOW_BYTES: usize = 4 << 20;
 
 /// The last events of this agent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Events {
     is_on: AtomicBool,
-    ring: Mutex<Ring>,
+    window: Mutex<Window<Event>>,
     /// The position of the last event.
     last: watch::Sender<u64>,
 }
 
-#[derive(Debug, Default)]
-struct Ring {
-    events: VecDeque<Event>,
-    bytes: usize,
+impl Default for Events {
+    fn default() -> Self {
+        Self {
+            is_on: AtomicBool::new(false),
+            window: Mutex::new(Window::new(WINDOW, WINDOW_BYTES)),
+            last: watch::Sender::default(),
+        }
+    }
 }
 
 /// What follows a position.
@@ -63,14 +67,12 @@ impl Events {
 
     /// What followed a position, at most so many events. A position that there has not been is one that is lost.
     pub(crate) fn after(&self, position: u64, most: usize) -> After {
-        let ring = self.ring();
-        let last = *self.last.borrow();
-        let first = last - ring.events.len() as u64;
-        if position > last {
+        let window = self.window();
+        if position > window.last() {
             return After { events: Vec::new(), lost: true };
         }
-        let skip = usize::try_from(position.saturating_sub(first)).unwrap_or(usize::MAX);
-        After { events: ring.events.iter().skip(skip).take(most).cloned().collect(), lost: position < first }
+        let since = window.since(position, most);
+        After { events: since.items, lost: since.lost > 0 }
     }
 
     /// A session that is there has changed from what it was, if it was there, to what it is.
@@ -105,23 +107,20 @@ impl Events {
     }
 
     fn push(&self, kind: Kind, client: Option<&Client>) {
-        let mut ring = self.ring();
-        let client = client.map(|client| Client { statistics: None, ..client.clone() });
-        let position = *self.last.borrow() + 1;
-        let event = Event { position, at_ms: now_ms(), kind: kind.into(), client };
-        ring.bytes += event.encoded_len();
-        ring.events.push_back(event);
-        while ring.events.len() > WINDOW || ring.bytes > WINDOW_BYTES && ring.events.len() > 1 {
-            let oldest = ring.events.pop_front();
-            ring.bytes -= oldest.map_or(0, |oldest| oldest.encoded_len());
+        if !self.are_on() {
+            return;
         }
-        // Under the lock, so that position and ring are always of one moment.
-        self.last.send_replace(position);
+        let client = client.map(|client| Client { statistics: None, ..client.clone() });
+        let mut window = self.window();
+        let event = Event { position: window.last() + 1, at_ms: now_ms(), kind: kind.into(), client };
+        let bytes = event.encoded_len();
+        // Under the lock, so that position and window are always of one moment.
+        self.last.send_replace(window.push(event, bytes));
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
+    fn window(&self) -> MutexGuard<'_, Window<Event>> {
         // Each event is put in whole.
-        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,6 +144,7 @@ mod tests {
     #[test]
     fn changes_of_a_session_are_told_as_what_they_mean() {
         let events = Events::default();
+        events.turn_on();
         let (on, off) = (client(ConnState::Connected, 1), client(ConnState::Disconnected, 1));
         let again = client(ConnState::Connected, 2);
         events.changed(None, &on);
@@ -177,6 +177,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_in_bytes() {
         let events = Events::default();
+        events.turn_on();
         let large = Client { clientid: "x".repeat(64 << 10), ..client(ConnState::Connected, 1) };
         for _ in 0..200 {
             events.kicked(&large);
@@ -184,12 +185,13 @@ mod tests {
         let kept = events.after(0, usize::MAX);
         let bytes: usize = kept.events.iter().map(Event::encoded_len).sum();
         assert!(kept.lost && bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES - (65 << 10), "{bytes}");
-        assert_eq!((events.ring().bytes, kept.events.last().unwrap().position), (bytes, 200));
+        assert_eq!((events.window().bytes(), kept.events.last().unwrap().position), (bytes, 200));
     }
 
     #[test]
     fn who_was_away_takes_up_where_it_was_or_hears_that_it_cannot() {
         let events = Events::default();
+        events.turn_on();
         assert_eq!(events.after(0, 9), After::default());
         for _ in 0..WINDOW + 3 {
             events.resynced();

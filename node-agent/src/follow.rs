@@ -194,7 +194,7 @@ impl Follower {
             return;
         }
         self.figures.resync(true);
-        if is_news && self.events.are_on() {
+        if is_news {
             self.events.resynced();
         }
         let mut agreement = lock(&self.agreement);

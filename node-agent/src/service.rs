@@ -399,15 +399,13 @@ async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
         match agent.broker.kick(&session).await {
             Ok(ended) => {
                 let was_there = agent.index.ended(&session.clientid, session.session);
-                if ended == Kick::Kicked && events.are_on() {
-                    events.kicked(&client);
-                }
-                if was_there && events.are_on() {
-                    events.ended(&client);
-                }
                 if ended == Kick::Kicked {
                     info!(clientid = session.clientid, session = session.session, "client kicked");
+                    events.kicked(&client);
                     outcome = Outcome::Kicked;
+                }
+                if was_there {
+                    events.ended(&client);
                 }
             }
             Err(error) => {

@@ -10,6 +10,7 @@
 //! - [`group`]: which group of a count a client belongs to.
 //! - [`wire`]: rows read from their bytes without a copy, and written in one pass.
 //! - [`failure`]: why a node's part of an answer is missing.
+//! - [`window`]: the last of what has happened, for those who follow it.
 //! - [`protocol`]: which versions of the contract understand each other.
 //!
 //! Nothing here knows a runtime, a connection or a clock, but for the generated service stubs.
@@ -22,6 +23,7 @@ pub mod group;
 pub mod live;
 pub mod order;
 pub mod protocol;
+pub mod window;
 pub mod wire;
 
 pub use client::ClientRef;
@@ -29,6 +31,7 @@ pub use failure::Reason;
 pub use filter::Matcher;
 pub use order::{KeyRef, Order, SortField};
 pub use protocol::Protocol;
+pub use window::{Since, Window};
 
 /// Messages and service stubs of package `rollcall.v1`; see the `.proto` files for their meaning.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]

@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::path::PathBuf;
+
 mod cli;
 mod deployed;
 mod events;
@@ -12,3 +14,8 @@ mod openapi;
 mod page;
 mod prometheus;
 mod scrapes;
+
+/// A program, where the test command has found it or put it.
+fn program(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).map(PathBuf::from).filter(|program| program.is_file())
+}

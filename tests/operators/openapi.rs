@@ -1,11 +1,13 @@
 //! The description of the API, held against a running cluster by Schemathesis, which makes requests out of it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rollcall_tests::http;
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::sandbox::{Agent, BASE, Cluster, OPERATOR};
+
+use crate::program;
 
 /// Clients on every node, by their ids.
 const CLIENTS: [&str; 4] = ["sensor-1", "sensor-2", "a b/c", "\"ü\""];
@@ -31,7 +33,7 @@ fn the_document_and_its_page_need_no_key_and_nothing_from_elsewhere() {
 
 #[test]
 fn requests_made_of_the_document_are_answered_as_it_says() {
-    let Some(program) = schemathesis() else {
+    let Some(program) = program("SCHEMATHESIS") else {
         println!("SKIPPED: schemathesis is not there (python3 -m venv, pip install schemathesis)");
         return;
     };
@@ -79,9 +81,4 @@ fn requests_made_of_the_document_are_answered_as_it_says() {
     // And the cluster is as well as before.
     cluster.await_all_answering();
     drop(clients);
-}
-
-/// The program, where the test command has put it.
-fn schemathesis() -> Option<PathBuf> {
-    std::env::var_os("SCHEMATHESIS").map(PathBuf::from).filter(|program| program.is_file())
 }

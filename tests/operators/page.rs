@@ -1,11 +1,13 @@
 //! The page at `/`, in a real browser that `page/check.py` drives.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use rollcall_tests::http;
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::sandbox::{Agent, Cluster, OPERATOR, VIEWER};
+
+use crate::program;
 
 #[test]
 fn the_page_may_load_its_own_files_and_nothing_else() {
@@ -64,9 +66,4 @@ fn an_operator_and_a_viewer_use_the_page() {
     for mut client in stays {
         client.ping();
     }
-}
-
-/// A program, where the test command has found it or put it.
-fn program(name: &str) -> Option<PathBuf> {
-    std::env::var_os(name).map(PathBuf::from).filter(|program| program.is_file())
 }

@@ -1,20 +1,19 @@
 //! What happens to the clients of all nodes, as one stream.
 //!
 //! While anybody follows, and for [`LINGER`] after, one call to each node brings its events in; all followers read the same
-//! ring. An event has a number, which with the epoch (random, for as long as the calls last) is how a follower that comes
-//! back says where it was. Who falls behind by more than the ring is told how many it has lost, and holds up nobody.
+//! window. An event has a number, which with the epoch (random, for as long as the calls last) is how a follower that comes
+//! back says where it was. Who falls behind by more than the window is told how many it has lost, and holds up nobody.
 //!
 //! Of one node events come in the node's own order; of two nodes in the order in which this gateway heard of them. A node
 //! whose stream breaks is `Down` until it is back; what happened meanwhile follows then, or `Resync` says that it is not
 //! known. One gateway's numbers mean nothing to another: to share them, gateways would have to speak to each other.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
 use rollcall_proto::v1::event::Kind;
-use rollcall_proto::{Reason, v1};
+use rollcall_proto::{Reason, Since, Window, v1};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
@@ -75,15 +74,6 @@ impl Happened {
     }
 }
 
-/// An event and its number.
-#[derive(Clone, Debug)]
-pub struct Numbered {
-    /// Counts up by one in an epoch.
-    pub number: u64,
-    /// What happened.
-    pub happened: Arc<Happened>,
-}
-
 /// Where a follower stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
@@ -91,15 +81,6 @@ pub struct Position {
     pub epoch: u64,
     /// The number of the last event it has had.
     pub number: u64,
-}
-
-/// What followed a position.
-#[derive(Debug, Default)]
-pub struct Told {
-    /// In order.
-    pub events: Vec<Numbered>,
-    /// Events before these that are kept no more.
-    pub lost: u64,
 }
 
 /// The events of the cluster.
@@ -113,14 +94,12 @@ pub(super) struct Events {
     settled: watch::Sender<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     epoch: u64,
-    ring: VecDeque<Numbered>,
-    /// Of all in the ring.
-    bytes: usize,
-    /// Why a node is not followed; none that is.
-    down: Vec<Option<Option<Reason>>>,
+    window: Window<Arc<Happened>>,
+    /// Whether each node is followed, and why not; `None`: not known yet.
+    nodes: Vec<Option<Result<(), Reason>>>,
     followers: usize,
     /// Counts the times that somebody began to follow.
     begun: u64,
@@ -141,7 +120,14 @@ impl Events {
     pub(super) fn new(nodes: Vec<Arc<Node>>) -> Self {
         Self {
             nodes,
-            state: Mutex::default(),
+            state: Mutex::new(State {
+                epoch: 0,
+                window: Window::new(WINDOW, WINDOW_BYTES),
+                nodes: Vec::new(),
+                followers: 0,
+                begun: 0,
+                tasks: Vec::new(),
+            }),
             last: watch::Sender::default(),
             settled: watch::Sender::default(),
         }
@@ -164,16 +150,13 @@ impl Events {
         state.begun += 1;
         if state.tasks.is_empty() {
             state.epoch = rand::random();
-            state.ring.clear();
-            state.bytes = 0;
-            state.down = vec![None; self.nodes.len()];
-            self.last.send_replace(0);
+            state.nodes = vec![None; self.nodes.len()];
             self.settled.send_replace(0);
             let tasks = (0..self.nodes.len())
                 .map(|at| AbortOnDropHandle::new(tokio::spawn(Arc::clone(self).follow_node(at))));
             state.tasks = tasks.collect();
         }
-        let now = Position { epoch: state.epoch, number: *self.last.borrow() };
+        let now = Position { epoch: state.epoch, number: state.window.last() };
         let known = after.filter(|after| after.epoch == now.epoch && after.number <= now.number);
         let last = self.last.subscribe();
         drop(state);
@@ -193,7 +176,7 @@ impl Events {
                 None => self.read(at, &mut from).await,
             };
             tracing::debug!(node = %node.label(), %error, "a node's events are not followed");
-            self.set_down(at, Some(error.reason));
+            self.note(at, Err(error.reason));
             if began.elapsed() > SILENCE {
                 pause = PAUSES.0;
             }
@@ -232,7 +215,7 @@ impl Events {
                 name = Some(identity.name.clone());
                 let is_another = from.as_ref().is_some_and(|(before, _)| *before != identity);
                 *from = Some((identity, told.position));
-                self.set_down(at, None);
+                self.note(at, Ok(()));
                 if is_another && !told.lost {
                     self.push(Happened::Resync { node: node.label() });
                 }
@@ -271,50 +254,32 @@ impl Events {
     }
 
     /// Notes whether a node is followed, and tells it if that is news.
-    fn set_down(&self, at: usize, down: Option<Reason>) {
+    fn note(&self, at: usize, followed: Result<(), Reason>) {
         let mut state = self.state();
-        let Some(known) = state.down.get_mut(at) else { return };
-        let before = known.replace(down);
+        let Some(known) = state.nodes.get_mut(at) else { return };
+        let before = known.replace(followed);
         drop(state);
         let node = &self.nodes[at];
-        match (before, down) {
+        match (before, followed) {
             (None, _) => self.settled.send_modify(|settled| *settled += 1),
-            (Some(None), Some(reason)) => self.push(Happened::Down(node.failed(reason))),
-            (Some(Some(_)), None) => self.push(Happened::Up { node: node.label() }),
+            (Some(Ok(())), Err(reason)) => self.push(Happened::Down(node.failed(reason))),
+            (Some(Err(_)), Ok(())) => self.push(Happened::Up { node: node.label() }),
             _ => {}
         }
     }
 
     fn push(&self, happened: Happened) {
+        let bytes = happened.bytes();
         let mut state = self.state();
-        let number = *self.last.borrow() + 1;
-        state.bytes += happened.bytes();
-        state.ring.push_back(Numbered { number, happened: Arc::new(happened) });
-        while state.ring.len() > WINDOW || state.bytes > WINDOW_BYTES && state.ring.len() > 1 {
-            let oldest = state.ring.pop_front();
-            state.bytes -= oldest.map_or(0, |oldest| oldest.happened.bytes());
-        }
-        // Under the lock, so that number and ring are always of one moment.
-        self.last.send_replace(number);
-    }
-
-    fn after(&self, number: u64, most: usize) -> Told {
-        let state = self.state();
-        let first = *self.last.borrow() - state.ring.len() as u64;
-        let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-        Told {
-            events: state.ring.iter().skip(skip).take(most).cloned().collect(),
-            lost: first.saturating_sub(number),
-        }
+        // Under the lock, so that number and window are always of one moment.
+        self.last.send_replace(state.window.push(Arc::new(happened), bytes));
     }
 
     fn completeness(&self) -> Completeness {
         let state = self.state();
-        let failed: Vec<FailedNode> = (self.nodes.iter().zip(&state.down))
-            .filter_map(|(node, down)| match down {
-                Some(None) => None,
-                Some(Some(reason)) => Some(node.failed(*reason)),
-                None => Some(node.failed(Reason::Timeout)),
+        let failed: Vec<FailedNode> = (self.nodes.iter().zip(&state.nodes))
+            .filter_map(|(node, known)| {
+                known.unwrap_or(Err(Reason::Timeout)).err().map(|reason| node.failed(reason))
             })
             .collect();
         drop(state);
@@ -332,8 +297,8 @@ impl Events {
             return;
         }
         let tasks = std::mem::take(&mut state.tasks);
-        state.ring = VecDeque::new();
-        state.bytes = 0;
+        state.window = Window::new(WINDOW, WINDOW_BYTES);
+        self.last.send_replace(0);
         drop(state);
         drop(tasks);
     }
@@ -357,11 +322,11 @@ impl Follower {
         self.events.completeness()
     }
 
-    /// What has happened since, at most so many events; nothing if nothing has.
-    pub fn next(&mut self, most: usize) -> Told {
-        let told = self.events.after(self.position.number, most);
-        self.position.number += told.lost + told.events.len() as u64;
-        told
+    /// What has happened since, at most so many events; nothing if nothing has. Then it stands at the last of them.
+    pub fn next(&mut self, most: usize) -> Since<Arc<Happened>> {
+        let since = self.events.state().window.since(self.position.number, most);
+        self.position.number += since.lost + since.items.len() as u64;
+        since
     }
 
     /// Waits until there is more.

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::observe::Answered;
 use super::places::{self, Places};
 use super::query::{self, Given};
-use crate::cluster::{Cluster, ClusterError, Scope};
+use crate::cluster::{Cluster, Scope};
 use crate::page::completeness::Completeness;
 
 /// A page of clients.
@@ -23,12 +23,9 @@ pub(super) async fn list(
     let request = query::list(query, given)?;
     let is_heavy = places::is_heavy_list(&request.query, cluster.clients());
     let _place = if is_heavy { Some(places.heavy(deadline).await?) } else { None };
-    let answer = cluster.list(&request.query, deadline).await.map_err(|error| match error {
-        ClusterError::UnknownNode { name, known } if given.node.is_none() => {
-            ApiError::UnknownNode { name, known }
-        }
-        error => error.into(),
-    })?;
+    let answer = cluster.list(&request.query, deadline).await;
+    let named_by_query = given.node.is_none();
+    let answer = answer.map_err(if named_by_query { ApiError::of_query } else { ApiError::from })?;
     if !request.partial && !answer.completeness.is_whole() {
         return Err(ApiError::Partial(answer.completeness));
     }

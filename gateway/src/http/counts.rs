@@ -9,7 +9,7 @@ use super::envelope;
 use super::error::ApiError;
 use super::places::{self, Places};
 use super::query;
-use crate::cluster::{Cluster, ClusterError};
+use crate::cluster::Cluster;
 
 /// How many clients match, in all and in groups.
 pub(super) async fn count(
@@ -21,10 +21,7 @@ pub(super) async fn count(
     let request = query::count(query)?;
     let _place =
         if places::is_heavy_count(&request.query) { Some(places.heavy(deadline).await?) } else { None };
-    let answer = cluster.count(&request.query, deadline).await.map_err(|error| match error {
-        ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
-        error => error.into(),
-    })?;
+    let answer = cluster.count(&request.query, deadline).await.map_err(ApiError::of_query)?;
     if !request.partial && !answer.completeness.is_whole() {
         return Err(ApiError::Partial(answer.completeness));
     }

@@ -185,6 +185,14 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
+    /// An error of the cluster where the nodes were named by the query, in `_node`.
+    pub(super) fn of_query(error: ClusterError) -> Self {
+        match error {
+            ClusterError::UnknownNode { name, known } => Self::UnknownNode { name, known },
+            error => error.into(),
+        }
+    }
+
     /// The table.
     pub(crate) fn verdict(&self) -> (StatusCode, Code) {
         match self {

@@ -24,7 +24,7 @@ use super::pieces::{ClientGone, Pieces, pieces};
 use super::query::{self, EventsRequest};
 use super::row::{Fields, Row, json as row_json};
 use super::time::Millis;
-use crate::cluster::{Cluster, ClusterError, EventFollower, EventPosition, Happened, Scope};
+use crate::cluster::{Cluster, EventFollower, EventPosition, Happened, Scope};
 
 /// Streams at once; more are refused.
 pub(super) const MOST_STREAMS: usize = 256;
@@ -50,10 +50,7 @@ pub(super) async fn events(
     let EventsRequest { matcher, scope, after, is_sse } = query::events(parts)?;
     let full = |_| ApiError::TooManyStreams { limit: MOST_STREAMS };
     let place = Arc::clone(places).try_acquire_owned().map_err(full)?;
-    cluster.check_scope(&scope, until).await.map_err(|error| match error {
-        ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
-        error => error.into(),
-    })?;
+    cluster.check_scope(&scope, until).await.map_err(ApiError::of_query)?;
     let follower = cluster.follow(after, until).await;
     let (pieces, taken) = pieces(limits.export_client_timeout);
     let writer =
@@ -87,26 +84,24 @@ impl Writer {
             self.out.extend_from_slice(b"retry: 2000\n\n");
         }
         if follower.is_behind {
-            self.put("resync", follower.position(), json!({ "node": null }));
+            self.put_json("resync", follower.position(), &json!({ "node": null }));
         }
         let completeness = follower.completeness();
-        self.put("ready", follower.position(), json!({ "nodes": Nodes::whole(&completeness) }));
+        self.put_json("ready", follower.position(), &json!({ "nodes": Nodes::whole(&completeness) }));
         loop {
-            let told = follower.next(MOST_AT_ONCE);
-            let is_all = told.events.len() < MOST_AT_ONCE;
-            if told.lost > 0 {
-                self.put("lost", follower.position(), json!({ "events": told.lost }));
+            let EventPosition { epoch, number } = follower.position();
+            let since = follower.next(MOST_AT_ONCE);
+            let is_all = since.items.len() < MOST_AT_ONCE;
+            if since.lost > 0 {
+                self.put_json("lost", follower.position(), &json!({ "events": since.lost }));
             }
-            let epoch = follower.position().epoch;
-            for event in &told.events {
-                self.happened(&event.happened, EventPosition { epoch, number: event.number });
+            for (number, happened) in (number + since.lost + 1..).zip(&since.items) {
+                self.happened(happened, EventPosition { epoch, number });
                 if self.out.len() >= PIECE {
-                    self.pieces.send(std::mem::take(&mut self.out).into()).await?;
+                    self.hand_over().await?;
                 }
             }
-            if !self.out.is_empty() {
-                self.pieces.send(std::mem::take(&mut self.out).into()).await?;
-            }
+            self.hand_over().await?;
             if is_all {
                 tokio::select! {
                     more = timeout(BEAT, follower.more()) => {
@@ -122,6 +117,15 @@ impl Writer {
         }
     }
 
+    /// Hands over what is written.
+    async fn hand_over(&mut self) -> Result<(), ClientGone> {
+        if self.out.is_empty() {
+            Ok(())
+        } else {
+            self.pieces.send(std::mem::take(&mut self.out).into()).await
+        }
+    }
+
     fn is_of_scope(&self, node: &str) -> bool {
         match &self.scope {
             Scope::All => true,
@@ -130,7 +134,7 @@ impl Writer {
     }
 
     fn happened(&mut self, happened: &Happened, position: EventPosition) {
-        match happened {
+        let (name, body) = match happened {
             Happened::Client { kind, at_ms, client } => {
                 if !self.is_of_scope(&client.node) || !self.matcher.matches(&client.as_client_ref()) {
                     return;
@@ -142,52 +146,39 @@ impl Writer {
                     Kind::Ended => "ended",
                     Kind::Unspecified | Kind::Resynced => return,
                 };
-                let mut row = Vec::new();
-                row_json::write(&Row::of(client, Fields::identity()), &mut row);
-                self.begin(name, position);
-                self.out.extend_from_slice(b"\"at\":\"");
-                Millis(*at_ms).write(&mut self.out);
-                self.out.extend_from_slice(b"\",\"client\":");
-                self.out.extend_from_slice(&row);
-                self.end();
+                let mut body = b"{\"at\":\"".to_vec();
+                Millis(*at_ms).write(&mut body);
+                body.extend_from_slice(b"\",\"client\":");
+                row_json::write(&Row::of(client, Fields::identity()), &mut body);
+                body.push(b'}');
+                return self.put(name, position, &body);
             }
-            Happened::Up { node } if self.is_of_scope(node) => {
-                self.put("node_up", position, json!({ "node": node }));
-            }
+            Happened::Up { node } if self.is_of_scope(node) => ("node_up", json!({ "node": node })),
             Happened::Down(failed) if self.is_of_scope(&failed.node) => {
-                self.put(
-                    "node_down",
-                    position,
-                    json!({ "node": failed.node, "reason": failed.reason.as_str() }),
-                );
+                ("node_down", json!({ "node": failed.node, "reason": failed.reason.as_str() }))
             }
-            Happened::Resync { node } if self.is_of_scope(node) => {
-                self.put("resync", position, json!({ "node": node }));
-            }
-            Happened::Up { .. } | Happened::Down(_) | Happened::Resync { .. } => {}
-        }
+            Happened::Resync { node } if self.is_of_scope(node) => ("resync", json!({ "node": node })),
+            Happened::Up { .. } | Happened::Down(_) | Happened::Resync { .. } => return,
+        };
+        self.put_json(name, position, &body);
     }
 
-    /// Writes an event whose members are those of an object.
-    fn put(&mut self, name: &str, position: EventPosition, members: serde_json::Value) {
-        self.begin(name, position);
-        let text = members.to_string();
-        let inner = text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).unwrap_or_default();
-        self.out.extend_from_slice(inner.as_bytes());
-        self.end();
+    fn put_json(&mut self, name: &str, position: EventPosition, body: &serde_json::Value) {
+        self.put(name, position, body.to_string().as_bytes());
     }
 
-    fn begin(&mut self, name: &str, EventPosition { epoch, number }: EventPosition) {
-        let start = if self.is_sse {
-            format!("id: {epoch:016x}-{number}\nevent: {name}\ndata: {{")
+    /// Writes an event, whose body is a JSON object that is not empty.
+    fn put(&mut self, name: &str, EventPosition { epoch, number }: EventPosition, body: &[u8]) {
+        let (start, body, end) = if self.is_sse {
+            (format!("id: {epoch:016x}-{number}\nevent: {name}\ndata: "), body, "\n\n")
         } else {
-            format!(r#"{{"id":"{epoch:016x}-{number}","event":"{name}","#)
+            // The id and the name stand first in the object itself.
+            let inside = body.strip_prefix(b"{").unwrap_or(body);
+            (format!(r#"{{"id":"{epoch:016x}-{number}","event":"{name}","#), inside, "\n")
         };
         self.out.extend_from_slice(start.as_bytes());
-    }
-
-    fn end(&mut self) {
-        self.out.extend_from_slice(if self.is_sse { b"}\n\n" } else { b"}\n" });
+        self.out.extend_from_slice(body);
+        self.out.extend_from_slice(end.as_bytes());
     }
 
     /// Says that nothing has happened; the id lets a reader come back from here.
@@ -195,7 +186,7 @@ impl Writer {
         if self.is_sse {
             self.out.extend_from_slice(b": alive\n\n");
         } else {
-            self.put("alive", position, json!({ "events": 0 }));
+            self.put_json("alive", position, &json!({ "events": 0 }));
         }
     }
 }

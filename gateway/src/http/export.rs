@@ -29,7 +29,7 @@ use super::observe::{Answered, RequestId};
 use super::pieces::{ClientGone, Pieces, pieces};
 use super::query::{self, BadParameter, ExportRequest, Format};
 use super::row::{Fields, Row, json};
-use crate::cluster::{Cluster, ClusterError, Export};
+use crate::cluster::{Cluster, Export};
 use crate::page::completeness::Completeness;
 
 /// A piece is handed over once it has so many bytes; a row is never split.
@@ -55,11 +55,8 @@ pub(super) async fn export(
     }
     let full = |_| ApiError::TooManyExports { limit: limits.exports };
     let place = Arc::clone(places).try_acquire_owned().map_err(full)?;
-    let export =
-        cluster.export(&query, start_by, limits.export_node_timeout).await.map_err(|error| match error {
-            ClusterError::UnknownNode { name, known } => ApiError::UnknownNode { name, known },
-            error => error.into(),
-        })?;
+    let export = cluster.export(&query, start_by, limits.export_node_timeout).await;
+    let export = export.map_err(ApiError::of_query)?;
     let completeness = export.completeness();
     match (format, partial) {
         _ if completeness.is_whole() => {}

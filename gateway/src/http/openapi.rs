@@ -25,6 +25,12 @@ mod page;
 mod parameters;
 mod schemas;
 
+pub(super) use self::page::Escaped;
+
+/// Where the two stand under the base path.
+pub(super) const DOCUMENT: &str = "/openapi.json";
+pub(super) const PAGE: &str = "/docs";
+
 /// The document and the page, written once.
 #[derive(Debug)]
 pub(super) struct Described {
@@ -44,8 +50,8 @@ impl Described {
     /// The answer at a path under the base path, if it is one of the two.
     pub(super) fn answer(&self, method: &Method, path: &str) -> Option<Result<Response, ApiError>> {
         let (kind, body, policy) = match path.strip_suffix('/').unwrap_or(path) {
-            "/openapi.json" => ("application/json", &self.document, None),
-            "/docs" => ("text/html; charset=utf-8", &self.page, Some(&self.policy)),
+            DOCUMENT => ("application/json", &self.document, None),
+            PAGE => ("text/html; charset=utf-8", &self.page, Some(&self.policy)),
             _ => return None,
         };
         if !matches!(*method, Method::GET | Method::HEAD) {

@@ -11,6 +11,8 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
 
+use super::openapi::Escaped;
+
 /// What the page may do. A data URL is the icon, which is none.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -27,8 +29,7 @@ const FILES: [(&str, &str, &str); 4] = [
 
 /// The routes of the page and its files, over the API at `base_path`.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>(base_path: &str) -> Router<S> {
-    let base_path = base_path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
-    let page = include_str!("page/index.html").replace("BASE_PATH", &base_path);
+    let page = include_str!("page/index.html").replace("BASE_PATH", &Escaped(base_path).to_string());
     let files = FILES.map(|(path, kind, text)| (path, kind, Bytes::from_static(text.as_bytes())));
     let all = files.into_iter().chain([("/", "text/html; charset=utf-8", Bytes::from(page))]);
     all.fold(Router::new(), |router, (path, kind, text)| {

@@ -5,6 +5,7 @@
 
 use super::decode;
 use super::error::ApiError;
+use super::openapi;
 
 /// An operation's place, decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +93,7 @@ pub(super) const READ: &str = "GET, HEAD";
 
 /// How metrics name the route of a path under the base path, if there is one there.
 pub(super) fn label(path: &str) -> Option<&'static str> {
-    let described = ["/openapi.json", "/docs"];
+    let described = [openapi::DOCUMENT, openapi::PAGE];
     if let Some(described) =
         described.into_iter().find(|known| path.strip_suffix('/').unwrap_or(path) == *known)
     {

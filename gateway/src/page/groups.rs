@@ -7,6 +7,7 @@
 use std::cmp::Ordering;
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use rollcall_proto::v1::{self, ConnState, group};
 use thiserror::Error;
@@ -150,19 +151,30 @@ pub fn own_groups(
     count: u64,
     groups: Vec<v1::Group>,
 ) -> Result<Vec<Group>, InvalidGroups> {
+    let read = checked(group_by, count, groups, |of| value(group_by, of))?;
+    Ok(read.into_iter().map(|(value, count)| Group { value, count }).collect())
+}
+
+/// Checks the groups of one node, whose values `read` reads, or not if they are of another kind.
+pub(super) fn checked<V: Hash + Eq>(
+    group_by: v1::GroupBy,
+    count: u64,
+    groups: Vec<v1::Group>,
+    read: impl Fn(Option<group::Value>) -> Option<V>,
+) -> Result<Vec<(V, u64)>, InvalidGroups> {
     let read = groups.into_iter().enumerate().map(|(at, group)| {
         if group.count == 0 {
             return Err(InvalidGroups::Empty { at });
         }
-        let value = value(group_by, group.value).ok_or(InvalidGroups::Kind { at, group_by })?;
-        Ok(Group { value, count: group.count })
+        let value = read(group.value).ok_or(InvalidGroups::Kind { at, group_by })?;
+        Ok((value, group.count))
     });
-    let groups = read.collect::<Result<Vec<Group>, _>>()?;
+    let groups = read.collect::<Result<Vec<_>, _>>()?;
     let mut known = HashSet::with_capacity(groups.len());
-    if let Some(at) = groups.iter().position(|group| !known.insert(&group.value)) {
+    if let Some(at) = groups.iter().position(|(value, _)| !known.insert(value)) {
         return Err(InvalidGroups::Twice { at });
     }
-    let sum = groups.iter().fold(0_u64, |sum, group| sum.saturating_add(group.count));
+    let sum = groups.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
     let expected = if group_by == v1::GroupBy::Unspecified { 0 } else { count };
     if sum == expected { Ok(groups) } else { Err(InvalidGroups::Sum { sum, count: expected }) }
 }

@@ -4,11 +4,11 @@
 //! clients' connects, so their number is bounded here ([`largest`]): a scraper keeps every combination it has ever
 //! seen.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use rollcall_proto::v1::{self, ConnState, group};
 
-use super::groups::{InvalidGroups, conn_state};
+use super::groups::{InvalidGroups, checked, conn_state};
 
 /// What is put in place of zone, protocol and level of kinds that are too many.
 pub const OTHER: &str = "other";
@@ -34,30 +34,12 @@ pub struct Kind {
 /// # Errors
 /// [`InvalidGroups`] says what is wrong with the first bad one, or with all of them.
 pub fn own_kinds(count: u64, groups: Vec<v1::Group>) -> Result<Vec<(Kind, u64)>, InvalidGroups> {
-    let mut sum = 0_u64;
-    let mut known = HashSet::with_capacity(groups.len());
-    for (at, group) in groups.iter().enumerate() {
-        let Some(group::Value::Kind(kind)) = &group.value else {
-            return Err(InvalidGroups::Kind { at, group_by: v1::GroupBy::Kind });
-        };
-        if group.count == 0 {
-            return Err(InvalidGroups::Empty { at });
-        }
-        if !known.insert((&kind.zone, &kind.proto_name, kind.proto_ver, kind.conn_state)) {
-            return Err(InvalidGroups::Twice { at });
-        }
-        ConnState::try_from(kind.conn_state)
-            .map_err(|_| InvalidGroups::Kind { at, group_by: v1::GroupBy::Kind })?;
-        sum = sum.saturating_add(group.count);
-    }
-    if sum != count {
-        return Err(InvalidGroups::Sum { sum, count });
-    }
-    let read = |group: v1::Group| match group.value {
-        Some(group::Value::Kind(kind)) => Some((Kind::from(kind), group.count)),
+    let read = |value| match value {
+        Some(group::Value::Kind(kind)) => ConnState::try_from(kind.conn_state).is_ok().then_some(kind),
         _ => None,
     };
-    Ok(groups.into_iter().filter_map(read).collect())
+    let kinds = checked(v1::GroupBy::Kind, count, groups, read)?;
+    Ok(kinds.into_iter().map(|(kind, count)| (Kind::from(kind), count)).collect())
 }
 
 impl From<v1::Kind> for Kind {

@@ -97,6 +97,13 @@ fn ids(answer: &ListAnswer) -> Vec<(String, String)> {
     answer.rows.iter().map(|row| (row.client.clientid.to_owned(), row.client.node.to_owned())).collect()
 }
 
+/// Rows of a node that has the client "both" too.
+fn both(n: usize) -> Vec<v1::Client> {
+    let mut all = rows(n, 3, false);
+    all.push(v1::Client { clientid: "both".into(), session: 40 + n as u64, ..all[0].clone() });
+    all
+}
+
 fn failed(node: &str, reason: Reason) -> FailedNode {
     FailedNode::new(node, reason)
 }
@@ -413,11 +420,6 @@ async fn not_found_is_said_only_when_every_node_said_so() {
 
 #[tokio::test]
 async fn a_kick_reaches_the_owners_alone_and_the_sessions_found() {
-    let both = |n| {
-        let mut all = rows(n, 3, false);
-        all.push(v1::Client { clientid: "both".into(), session: 40 + n as u64, ..all[0].clone() });
-        all
-    };
     let nodes = [
         FakeNode::new("n0", both(0), Behaviour::Honest),
         FakeNode::new("n1", both(1), Behaviour::Honest),
@@ -444,11 +446,6 @@ async fn a_client_that_moved_is_looked_for_once_more() {
 
 #[tokio::test]
 async fn a_client_that_is_kicked_on_one_node_and_moves_on_another_is_not_said_to_be_gone() {
-    let both = |n| {
-        let mut all = rows(n, 3, false);
-        all.push(v1::Client { clientid: "both".into(), session: 40 + n as u64, ..all[0].clone() });
-        all
-    };
     let nodes = [
         FakeNode::new("n0", both(0), Behaviour::Honest),
         FakeNode::new("n1", both(1), Behaviour::Reconnected),

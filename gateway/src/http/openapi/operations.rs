@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::parameters::{named, reference};
 use super::schemas::{self, reference as schema};
+use super::{DOCUMENT, PAGE};
 use crate::http::query;
 
 /// Every path and what can be done there.
@@ -70,8 +71,8 @@ pub(super) fn paths() -> Value {
         "/whoami": {
             "get": read("whoami", "nodes", "Tell the key's id and role", vec![], json_answer("The key", "Whoami"), &[]),
         },
-        "/openapi.json": { "get": open("getOpenApi", "This document", "application/json", json!({ "type": "object" })) },
-        "/docs": { "get": open("getDocs", "This document, to read", "text/html", json!({ "type": "string" })) },
+        DOCUMENT: { "get": open("getOpenApi", "This document", "application/json", json!({ "type": "object" })) },
+        PAGE: { "get": open("getDocs", "This document, to read", "text/html", json!({ "type": "string" })) },
     })
 }
 

@@ -172,7 +172,7 @@ impl fmt::Display for Text<'_> {
 }
 
 /// Text that means nothing in HTML.
-struct Escaped<'a>(&'a str);
+pub(in crate::http) struct Escaped<'a>(pub(in crate::http) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

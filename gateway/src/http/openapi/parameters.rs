@@ -73,33 +73,39 @@ pub(super) fn components() -> Map<String, Value> {
     all
 }
 
+/// The schema of one value of a filter, in a query string or in the body of a bulk kick.
+pub(super) fn filter_value(name: &str) -> Value {
+    match name {
+        "proto_ver" | "_gte_created_at" | "_lte_created_at" | "_gte_connected_at" | "_lte_connected_at" => {
+            json!({ "type": "integer" })
+        }
+        "clean_start" => json!({ "type": "boolean" }),
+        "conn_state" => json!({ "enum": ["connected", "idle", "disconnected"] }),
+        "ip_address" => json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] }),
+        _ => json!({ "type": "string" }),
+    }
+}
+
 /// The schema of a query parameter, and what it means.
 fn query_parameter(name: &str) -> (Value, String) {
-    let text = json!({ "type": "string" });
     let any_of = |schema: Value| json!({ "type": "array", "items": schema });
-    let seconds = json!({ "type": "integer" });
+    let one = || filter_value(name);
     match name {
         "clientid" | "username" | "zone" | "proto_name" => {
-            (any_of(text), "Exactly this, byte for byte; given again: any of them".into())
+            (any_of(one()), "Exactly this, byte for byte; given again: any of them".into())
         }
-        "proto_ver" => (any_of(json!({ "type": "integer" })), "The protocol's level; given again: any of them".into()),
-        "ip_address" => (
-            any_of(json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] })),
-            "An IPv4 or IPv6 address; given again: any of them".into(),
-        ),
-        "conn_state" => (
-            any_of(json!({ "enum": ["connected", "idle", "disconnected"] })),
-            "The connection's state; given again: any of them".into(),
-        ),
-        "clean_start" => (json!({ "type": "boolean" }), "Whether CONNECT asked for a clean start".into()),
+        "proto_ver" => (any_of(one()), "The protocol's level; given again: any of them".into()),
+        "ip_address" => (any_of(one()), "An IPv4 or IPv6 address; given again: any of them".into()),
+        "conn_state" => (any_of(one()), "The connection's state; given again: any of them".into()),
+        "clean_start" => (one(), "Whether CONNECT asked for a clean start".into()),
         "_like_clientid" | "_like_username" => (
-            any_of(text),
+            any_of(one()),
             "Contains this, case-sensitive, every character literal; given again: all of them".into(),
         ),
-        "_gte_created_at" => (seconds, "The session began at or after, seconds since 1970 UTC".into()),
-        "_lte_created_at" => (seconds, "The session began at or before, seconds since 1970 UTC".into()),
-        "_gte_connected_at" => (seconds, "Connected at or after, seconds since 1970 UTC".into()),
-        "_lte_connected_at" => (seconds, "Connected at or before, seconds since 1970 UTC".into()),
+        "_gte_created_at" => (one(), "The session began at or after, seconds since 1970 UTC".into()),
+        "_lte_created_at" => (one(), "The session began at or before, seconds since 1970 UTC".into()),
+        "_gte_connected_at" => (one(), "Connected at or after, seconds since 1970 UTC".into()),
+        "_lte_connected_at" => (one(), "Connected at or before, seconds since 1970 UTC".into()),
         "_page" => (
             json!({ "type": "integer", "minimum": 1, "maximum": u64::MAX, "default": 1 }),
             "Which page; any costs about what the first does".into(),

@@ -3,6 +3,7 @@
 use rollcall_proto::{MAX_LIMIT, Reason};
 use serde_json::{Map, Value, json};
 
+use super::parameters::filter_value;
 use crate::http::limits::KickLimits;
 use crate::http::query;
 use crate::http::row::KEYS;
@@ -259,7 +260,7 @@ fn bulk_kick(limits: &KickLimits) -> Value {
     let mut ids = names("Whom, each once");
     ids["uniqueItems"] = true.into();
     let filters =
-        query::LIST.into_iter().take(query::FILTERS).map(|name| (name.to_owned(), filter_value(name)));
+        query::LIST.into_iter().take(query::FILTERS).map(|name| (name.to_owned(), filter_values(name)));
     let filter = json!({
         "type": "object",
         "properties": filters.collect::<Map<_, _>>(),
@@ -285,16 +286,13 @@ fn bulk_kick(limits: &KickLimits) -> Value {
 }
 
 /// A filter's value, or a list of them.
-fn filter_value(name: &str) -> Value {
-    let one = match name {
-        "proto_ver" | "_gte_created_at" | "_lte_created_at" | "_gte_connected_at" | "_lte_connected_at" => {
-            json!({ "type": "integer", "minimum": i64::MIN, "maximum": u64::MAX })
-        }
-        "clean_start" => flag(),
-        "conn_state" => json!({ "enum": ["connected", "idle", "disconnected"] }),
-        "ip_address" => json!({ "type": "string", "anyOf": [{ "format": "ipv4" }, { "format": "ipv6" }] }),
-        _ => text(),
-    };
+fn filter_values(name: &str) -> Value {
+    let mut one = filter_value(name);
+    if one["type"] == "integer" {
+        // In JSON they are numbers of a size.
+        one["minimum"] = i64::MIN.into();
+        one["maximum"] = u64::MAX.into();
+    }
     json!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1 }] })
 }
 

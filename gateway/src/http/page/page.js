@@ -31,6 +31,11 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+// Nodes that did not answer, and why.
+function inWords(failed) {
+  return failed.map(({ node, reason }) => `${node} (${reason})`).join(', ');
+}
+
 function fail(id, error) {
   if (error.name === 'AbortError') {
     return;
@@ -294,7 +299,7 @@ function showMissing(failed) {
   const banner = $('banner');
   banner.hidden = !failed.length;
   const text = failed.length
-    ? `Clients are missing of ${failed.map(({ node, reason }) => `${node} (${reason})`).join(', ')}.`
+    ? `Clients are missing of ${inWords(failed)}.`
     : '';
   // Said again only if it has changed.
   if (banner.textContent !== text) {
@@ -372,7 +377,7 @@ async function showClient(clientid) {
   }
   try {
     const { data, meta } = await get(`/clients/${encodeURIComponent(clientid)}`);
-    const missing = meta.nodes.failed.map(({ node, reason }) => `${node} (${reason})`).join(', ');
+    const missing = inWords(meta.nodes.failed);
     $('detail-error').textContent = missing ? `It may be on ${missing} too, which did not answer.` : '';
     $('detail-body').replaceChildren(...data.map((client) => element('dl', {}, ...Object.keys(COLUMNS)
       .filter((field) => field in client)
@@ -522,7 +527,7 @@ for (const button of document.querySelectorAll('[data-download]')) {
       }
       const end = await download(query.toString(), button.dataset.download);
       if (!end.complete) {
-        const missing = (end.nodes?.failed ?? []).map(({ node, reason }) => `${node} (${reason})`).join(', ');
+        const missing = inWords(end.nodes?.failed ?? []);
         $('list-error').textContent = `The file is not whole: ${missing || 'it broke off'}.`;
       }
     } catch (error) {
