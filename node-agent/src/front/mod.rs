@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use proxy_protocol::ProxyHeader;
 use proxy_protocol::version2::{ProxyAddresses, ProxyCommand, ProxyTransportProtocol};
+use rollcall_metrics::process::most_descriptors;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -137,7 +138,7 @@ struct Shared {
 impl Front {
     /// Lets clients in, each found among `passing` while it is there. Must be called within a tokio runtime.
     pub(crate) fn open(entrances: Vec<Entrance>, passing: Arc<Passing>) -> Self {
-        let places = descriptors().map_or(Semaphore::MAX_PERMITS, places);
+        let places = most_descriptors().map_or(Semaphore::MAX_PERMITS, places);
         let shared = Arc::new(Shared {
             passing,
             places: Arc::new(Semaphore::new(places)),
@@ -166,13 +167,6 @@ impl Front {
 fn places(descriptors: u64) -> usize {
     let places = (descriptors - descriptors / LEFT) / DESCRIPTORS;
     usize::try_from(places).map_or(Semaphore::MAX_PERMITS, |places| places.clamp(1, Semaphore::MAX_PERMITS))
-}
-
-/// How many descriptors the process may have open; `None` if there is no limit, or it is not told as on Linux.
-fn descriptors() -> Option<u64> {
-    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    let limit = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    limit.split_whitespace().next()?.parse().ok()
 }
 
 async fn accept(entrance: Entrance, shared: Arc<Shared>) {
@@ -342,6 +336,6 @@ mod tests {
         assert_eq!(places(u64::MAX), Semaphore::MAX_PERMITS);
         // Whatever it is here, three descriptors of it or more.
         #[cfg(target_os = "linux")]
-        assert!(descriptors().is_none_or(|limit| limit > 3));
+        assert!(most_descriptors().is_none_or(|limit| limit > 3));
     }
 }

@@ -36,14 +36,8 @@ pub fn write(families: &mut Families<'_>) -> fmt::Result {
     let own = Process::myself().ok();
     let stat = own.as_ref().and_then(|own| own.stat().ok());
     let ticks = procfs::ticks_per_second() as f64;
-    let (fds, limit) = own.map_or((None, None), |own| {
-        let limit = own.limits().ok().map(|limits| limits.max_open_files.soft_limit);
-        (own.fd_count().ok(), limit)
-    });
-    let limit = limit.and_then(|limit| match limit {
-        LimitValue::Value(most) => Some(most as f64),
-        LimitValue::Unlimited => None,
-    });
+    let fds = own.and_then(|own| own.fd_count().ok());
+    let limit = most_descriptors().map(|most| most as f64);
     let of_stat = |figure: fn(&procfs::process::Stat) -> f64| stat.as_ref().map(figure);
     let figures = [
         (&CPU, of_stat(|stat| (stat.utime + stat.stime) as f64).map(|used| used / ticks)),
@@ -64,6 +58,15 @@ pub fn write(families: &mut Families<'_>) -> fmt::Result {
         }
     }
     Ok(())
+}
+
+/// How many descriptors this process may have open; `None` if there is no limit, or the system does not tell.
+#[must_use]
+pub fn most_descriptors() -> Option<u64> {
+    match Process::myself().ok()?.limits().ok()?.max_open_files.soft_limit {
+        LimitValue::Value(most) => Some(most),
+        LimitValue::Unlimited => None,
+    }
 }
 
 /// When the machine was started, seconds since 1970. Read once: it takes longer than all the others.
