@@ -185,6 +185,12 @@ impl KeyRing {
         self.keys.is_empty()
     }
 
+    /// Whether this very key is among them: its id, with its secret.
+    #[must_use]
+    pub fn has(&self, key: &Key) -> bool {
+        self.by_id.get(&key.id).is_some_and(|at| self.keys[*at].hash == key.hash)
+    }
+
     /// The key of that id, if the secret is its own.
     #[must_use]
     pub fn by_id(&self, id: &str, secret: &str) -> Option<&Key> {

@@ -1,12 +1,14 @@
 //! The keys that are let in now: those given at start, and those of the key file, which is read again when it changes.
 //!
-//! A key made is let in, a key revoked is refused, within some seconds; requests that were let in before go on. A file
+//! A key made is let in, a key revoked is refused, within some seconds; requests that were let in before go on, but for those
+//! that would never end ([`LiveKeys::revoked`]). A file
 //! that cannot be read or has a mistake changes nothing: the keys before stay, and the log says so, once. Whoever
 //! empties the file means it: then only the keys given at start are left.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use rollcall_trust::follow;
+use tokio::sync::watch;
 
 use crate::key_file::{KeyFile, KeyFileError};
 use crate::keys::{InvalidKey, Key, KeyRing};
@@ -17,7 +19,7 @@ pub struct LiveKeys {
     file: Option<KeyFile>,
     /// Given at start; they stay.
     fixed: Vec<Key>,
-    ring: RwLock<Arc<KeyRing>>,
+    ring: watch::Sender<Arc<KeyRing>>,
 }
 
 /// Why there are no keys.
@@ -37,7 +39,7 @@ impl LiveKeys {
     /// # Errors
     /// [`KeysError`]
     pub fn load(file: Option<KeyFile>, fixed: Vec<Key>) -> Result<Self, KeysError> {
-        let keys = Self { file, fixed, ring: RwLock::default() };
+        let keys = Self { file, fixed, ring: watch::Sender::default() };
         if let Some(file) = &keys.file {
             keys.set(file.text()?.as_str())?;
         } else {
@@ -49,7 +51,13 @@ impl LiveKeys {
     /// The keys at this moment.
     #[must_use]
     pub fn current(&self) -> Arc<KeyRing> {
-        Arc::clone(&self.ring.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.ring.borrow())
+    }
+
+    /// Waits until a key is let in no more.
+    pub(crate) async fn revoked(&self, key: &Key) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.ring.subscribe().wait_for(|ring| !ring.has(key)).await;
     }
 
     /// Follows the file, without end.
@@ -78,15 +86,18 @@ impl LiveKeys {
     }
 
     fn put(&self, ring: KeyRing) -> bool {
-        let mut current = self.ring.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new = **current != ring;
-        *current = Arc::new(ring);
-        is_new
+        self.ring.send_if_modified(|current| {
+            let is_new = **current != ring;
+            *current = Arc::new(ring);
+            is_new
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
     use crate::keys::Role;
 
@@ -113,7 +124,11 @@ mod tests {
         let second = file.create("second", Role::Operator, "").unwrap();
         assert!(eventually(&|ring| ring.by_id("second", &second).is_some()).await);
         assert!(keys.current().by_id("first", &first).is_some());
+        let shown = keys.current().by_id("first", &first).cloned().unwrap();
+        let mut revoked = Box::pin(keys.revoked(&shown));
+        assert!((&mut revoked).now_or_never().is_none());
         file.revoke("first").unwrap();
+        revoked.await;
         assert!(eventually(&|ring| ring.by_secret(&first).is_none()).await);
 
         let whole = std::fs::read_to_string(&path).unwrap();

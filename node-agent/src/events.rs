@@ -10,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use prost::Message as _;
-use rollcall_proto::Window;
 use rollcall_proto::v1::event::Kind;
 use rollcall_proto::v1::{Client, ConnState, Event};
+use rollcall_proto::{MAX_EVENTS_BYTES, Window};
 use tokio::sync::watch;
 
 use crate::follow::now_ms;
@@ -65,13 +65,14 @@ impl Events {
         self.last.subscribe()
     }
 
-    /// What followed a position, at most so many events. A position that there has not been is one that is lost.
+    /// What followed a position, at most so many events, and [`MAX_EVENTS_BYTES`] of them. A position that there has not been
+    /// is one that is lost.
     pub(crate) fn after(&self, position: u64, most: usize) -> After {
         let window = self.window();
         if position > window.last() {
             return After { events: Vec::new(), lost: true };
         }
-        let since = window.since(position, most);
+        let since = window.since(position, most, MAX_EVENTS_BYTES);
         After { events: since.items, lost: since.lost > 0 }
     }
 
@@ -182,10 +183,18 @@ mod tests {
         for _ in 0..200 {
             events.kicked(&large);
         }
-        let kept = events.after(0, usize::MAX);
-        let bytes: usize = kept.events.iter().map(Event::encoded_len).sum();
-        assert!(kept.lost && bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES - (65 << 10), "{bytes}");
-        assert_eq!((events.window().bytes(), kept.events.last().unwrap().position), (bytes, 200));
+        let first = events.after(0, usize::MAX);
+        assert!(first.lost);
+        let mut kept = first.events;
+        while kept.last().unwrap().position < 200 {
+            let more = events.after(kept.last().unwrap().position, usize::MAX);
+            let bytes: usize = more.events.iter().map(Event::encoded_len).sum();
+            assert!(!more.lost && !more.events.is_empty() && bytes <= MAX_EVENTS_BYTES, "{bytes}");
+            kept.extend(more.events);
+        }
+        let bytes: usize = kept.iter().map(Event::encoded_len).sum();
+        assert!(bytes <= WINDOW_BYTES && bytes > WINDOW_BYTES - (65 << 10), "{bytes}");
+        assert_eq!(events.window().bytes(), bytes);
     }
 
     #[test]

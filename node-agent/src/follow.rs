@@ -7,7 +7,7 @@ use rollcall_proto::v1::Client;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::broker::{Broker, BrokerError, ClientChange};
+use crate::broker::{Broker, BrokerError, ClientChange, SessionRef};
 use crate::events::Events;
 use crate::index::{Index, Resync};
 use crate::metrics::BrokerFigures;
@@ -44,6 +44,9 @@ pub struct Follower {
     heard: watch::Sender<Heard>,
     figures: BrokerFigures,
     events: Events,
+    /// Held over a change of a session and the telling of it, so that events come in the order of the changes, whether the
+    /// broker told them or a kick made them.
+    changing: Mutex<()>,
 }
 
 impl Follower {
@@ -57,6 +60,7 @@ impl Follower {
             heard: watch::Sender::new(Heard::Nothing),
             figures: BrokerFigures::default(),
             events: Events::default(),
+            changing: Mutex::default(),
         }
     }
 
@@ -133,6 +137,7 @@ impl Follower {
                 if let Some(resync) = &mut *lock(&self.resync) {
                     resync.add(&client);
                 }
+                let _changing = lock(&self.changing);
                 let before = self.events.are_on().then(|| self.session(&client.clientid, client.session));
                 let is_taken = self.index.present(&client);
                 if let Some(before) = before.filter(|_| is_taken) {
@@ -141,12 +146,7 @@ impl Follower {
             }
             ClientChange::Ended(session) => {
                 self.figures.ended();
-                let are_on = self.events.are_on();
-                let before = if are_on { self.session(&session.clientid, session.session) } else { None };
-                let was_there = self.index.ended(&session.clientid, session.session);
-                if let Some(before) = before.filter(|_| was_there) {
-                    self.events.ended(&before);
-                }
+                self.end(&session, None);
             }
             ClientChange::ResyncBegun => {
                 if lock(&self.resync).replace(Resync::default()).is_some() {
@@ -175,6 +175,20 @@ impl Follower {
                 lock(&self.agreement).broker_error = Some(error);
                 self.hear(Heard::Failure);
             }
+        }
+    }
+
+    /// A session is over; by a kick, if the client is given that was found.
+    pub(crate) fn end(&self, session: &SessionRef, kicked: Option<&Client>) {
+        let _changing = lock(&self.changing);
+        let are_on = self.events.are_on();
+        let before = if are_on { self.session(&session.clientid, session.session) } else { None };
+        let was_there = self.index.ended(&session.clientid, session.session);
+        if let Some(kicked) = kicked {
+            self.events.kicked(before.as_ref().unwrap_or(kicked));
+        }
+        if let Some(before) = before.filter(|_| was_there) {
+            self.events.ended(&before);
         }
     }
 
@@ -235,7 +249,7 @@ mod tests {
     use rollcall_proto::v1::Client;
 
     use super::*;
-    use crate::broker::{RESYNC_ROWS, SessionRef, send_resync};
+    use crate::broker::{RESYNC_ROWS, send_resync};
     use crate::query::Queries;
 
     fn client(clientid: &str, session: u64) -> Client {
@@ -318,6 +332,35 @@ mod tests {
             }
             assert!(send.await.unwrap().is_ok());
             assert_eq!((index.counts().clients, largest as u64), (count, count.min(RESYNC_ROWS as u64)));
+        }
+    }
+
+    /// Both ends of a session at once, from the broker and from a kick: whoever is first, nothing is told of a session that is
+    /// over.
+    #[test]
+    fn a_kick_and_the_brokers_news_are_told_in_the_order_in_which_they_took_effect() {
+        use rollcall_proto::v1::ConnState;
+        use rollcall_proto::v1::event::Kind;
+
+        for round in 1..=2_000 {
+            let follower = Follower::new(Arc::new(Index::new("a")));
+            follower.events().turn_on();
+            let present = Client { conn_state: ConnState::Connected.into(), ..client("a", round) };
+            let session = SessionRef { clientid: "a".into(), session: round };
+            let together = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    together.wait();
+                    futures::executor::block_on(follower.apply(ClientChange::Present(present.clone())));
+                });
+                together.wait();
+                follower.end(&session, Some(&present));
+            });
+            let told = follower.events().after(0, 9).events;
+            let told: Vec<Kind> = told.iter().map(rollcall_proto::v1::Event::kind).collect();
+            let is_either = told == [Kind::Kicked]
+                || told == [Kind::Connected, Kind::Kicked, Kind::Disconnected, Kind::Ended];
+            assert!(is_either, "round {round}: {told:?}");
         }
     }
 }

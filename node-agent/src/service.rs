@@ -393,19 +393,15 @@ async fn kick(agent: &Agent, request: KickRequest) -> Result<Outcome, Status> {
     }
     let mut outcome = Outcome::NotFound;
     let mut failure = None;
-    let events = agent.follower.events();
     for client in sessions {
         let session = SessionRef { clientid: clientid.clone(), session: client.session };
         match agent.broker.kick(&session).await {
             Ok(ended) => {
-                let was_there = agent.index.ended(&session.clientid, session.session);
-                if ended == Kick::Kicked {
+                let was_kicked = ended == Kick::Kicked;
+                agent.follower.end(&session, was_kicked.then_some(&client));
+                if was_kicked {
                     info!(clientid = session.clientid, session = session.session, "client kicked");
-                    events.kicked(&client);
                     outcome = Outcome::Kicked;
-                }
-                if was_there {
-                    events.ended(&client);
                 }
             }
             Err(error) => {

@@ -71,5 +71,9 @@ pub const MAX_GROUPS_BYTES: usize = 16 << 20;
 /// ordinary length takes some 30 kB; this leaves room for 64 fences of two 64 KiB strings.
 pub const MAX_MESSAGE_BYTES: usize = 16 << 20;
 
+/// Bytes of the events of one message, unless one event alone has more, which can be no more than twice as many: its two
+/// texts of 64 KiB, and some.
+pub const MAX_EVENTS_BYTES: usize = 256 << 10;
+
 /// The metadata key under which an agent that refuses a call says why, as [`Reason::as_str`].
 pub const REASON_METADATA: &str = "rollcall-reason";

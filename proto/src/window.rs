@@ -55,15 +55,22 @@ impl<T> Window<T> {
         self.last
     }
 
-    /// What followed a number, at most so many items.
-    pub fn since(&self, number: u64, most: usize) -> Since<T>
+    /// What followed a number, at most so many items, and so many bytes of them unless the first alone has more.
+    pub fn since(&self, number: u64, most: usize, most_bytes: usize) -> Since<T>
     where
         T: Clone,
     {
         let first = self.last - self.items.len() as u64;
         let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-        let items = self.items.iter().skip(skip).take(most).map(|(item, _)| item.clone());
-        Since { items: items.collect(), lost: first.saturating_sub(number) }
+        let (mut items, mut left) = (Vec::new(), most_bytes);
+        for (item, bytes) in self.items.iter().skip(skip).take(most) {
+            if *bytes > left && !items.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(*bytes);
+            items.push(item.clone());
+        }
+        Since { items, lost: first.saturating_sub(number) }
     }
 }
 
@@ -77,7 +84,8 @@ mod tests {
         #[test]
         fn what_is_kept_is_the_end_of_all_that_was_added(
             sizes in proptest::collection::vec(0..40_usize, 0..60),
-            most in 1..20_usize, most_bytes in 0..200_usize, number in 0..70_u64, at_once in 0..30_usize,
+            most in 1..20_usize, most_bytes in 0..200_usize, number in 0..70_u64,
+            at_once in 1..30_usize, bytes_at_once in 0..200_usize,
         ) {
             let mut window = Window::new(most, most_bytes);
             for (at, bytes) in sizes.iter().enumerate() {
@@ -87,11 +95,13 @@ mod tests {
             let fits = |kept: usize| kept <= most && (kept <= 1 || sizes[added - kept..].iter().sum::<usize>() <= most_bytes);
             let kept = (0..=added).rev().find(|kept| fits(*kept)).unwrap();
             let first = (added - kept) as u64;
-            let since = window.since(number, at_once);
+            let since = window.since(number, at_once, bytes_at_once);
             prop_assert_eq!((window.last(), window.bytes()), (added as u64, sizes[added - kept..].iter().sum::<usize>()));
             prop_assert_eq!(since.lost, first.saturating_sub(number));
-            let expected: Vec<u64> = (number.max(first) + 1..=added as u64).take(at_once).collect();
-            prop_assert_eq!(since.items, expected);
+            let all: Vec<u64> = (number.max(first) + 1..=added as u64).take(at_once).collect();
+            let bytes = |count: usize| all[..count].iter().map(|at| sizes[*at as usize - 1]).sum::<usize>();
+            let fitting = (0..=all.len()).rev().find(|count| *count <= 1 || bytes(*count) <= bytes_at_once);
+            prop_assert_eq!(since.items, &all[..fitting.unwrap().min(all.len())]);
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rollcall_tests::http;
 use rollcall_tests::mqtt::{Client, Connect};
+use rollcall_tests::process::run;
 use rollcall_tests::sandbox::{Agent, BASE, Cluster, OPERATOR};
 use rollcall_tests::wait::eventually;
 use serde_json::Value;
@@ -20,9 +21,18 @@ struct Stream {
 impl Stream {
     /// Over HTTP/1.0, whose bodies have no chunks, just as `curl -0` would read them.
     fn open(gateway: SocketAddr, query: &str, headers: &str) -> (String, Self) {
+        Self::open_as(OPERATOR, gateway, query, headers)
+    }
+
+    fn open_as(
+        (id, secret): (&str, &str),
+        gateway: SocketAddr,
+        query: &str,
+        headers: &str,
+    ) -> (String, Self) {
         let mut stream = TcpStream::connect(gateway).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(25))).unwrap();
-        let authorization = http::basic(OPERATOR.0, OPERATOR.1);
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let authorization = http::basic(id, secret);
         let request = format!(
             "GET {BASE}/client_events{query} HTTP/1.0\r\nHost: x\r\nAuthorization: {authorization}\r\n{headers}\r\n"
         );
@@ -51,13 +61,18 @@ impl Stream {
     /// The next event that is one.
     fn next(&mut self) -> Value {
         loop {
-            let mut line = String::new();
-            assert!(self.lines.read_line(&mut line).unwrap() > 0, "the stream has ended");
-            let event: Value = serde_json::from_str(&line).unwrap();
+            let event = self.line().expect("the stream has ended");
             if event["event"] != "alive" {
                 return event;
             }
         }
+    }
+
+    /// The next line, be it an event or a sign of life.
+    fn line(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let length = self.lines.read_line(&mut line).unwrap();
+        (length > 0).then(|| serde_json::from_str(&line).unwrap())
     }
 
     /// The next event: its name, and the client or node it is about.
@@ -253,4 +268,68 @@ fn a_reader_that_is_too_slow_is_told_what_it_lost_and_slows_nobody() {
     assert!(lost > 0);
     assert_eq!(slow.next()["event"].as_str().map(|event| event != "lost"), Some(true), "and it goes on");
     assert!(cluster.gateway.get("/clients?_limit=1").status == 200);
+}
+
+#[test]
+fn a_stream_of_which_nothing_happens_shows_that_it_is_alive_however_busy_the_cluster_is() {
+    let churning = ["--broker", "synthetic", "--clients", "2000", "--churn", "500"];
+    let cluster = Cluster::of(vec![Agent::start("a@127.0.0.1", &churning)]);
+    let mut busy = Stream::follow(&cluster, "");
+    let mut quiet = Stream::follow(&cluster, "&_like_clientid=nobody-is-called-so");
+    let (_, mut browser) = Stream::open(cluster.gateway.address(), "?_like_clientid=nobody-is-called-so", "");
+    assert_eq!(busy.next()["event"].as_str().map(|event| event != "lost"), Some(true));
+    drop(busy);
+    let alive = quiet.line().unwrap();
+    assert_eq!(alive["event"], "alive");
+    let number =
+        |event: &Value| event["id"].as_str().unwrap().rsplit_once('-').unwrap().1.parse::<u64>().unwrap();
+    assert!(number(&alive) > 100, "its id is of now: {alive}");
+    let mut text = String::new();
+    while !text.ends_with("\n\n") || !text.contains(": alive\n") {
+        assert!(browser.lines.read_line(&mut text).unwrap() > 0, "{text}");
+    }
+    let (_, beat) = text.split_once(": alive\n").unwrap();
+    assert!(beat.starts_with("id: ") && !beat.contains("data"), "{text}");
+    // Who comes back with it has missed nothing.
+    let id = beat.trim().strip_prefix("id: ").unwrap();
+    let (_, mut back) = Stream::open(cluster.gateway.address(), &format!("?_format=ndjson&_after={id}"), "");
+    assert_eq!(back.next()["event"], "ready");
+}
+
+#[test]
+fn a_stream_ends_with_its_key_and_with_its_gateway_even_if_nobody_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.toml");
+    let file = file.to_str().unwrap();
+    let key = |words: &[&str]| {
+        let (status, out, err) = run("rollcall-gateway", &[&["key"], words, &["--file", file]].concat());
+        assert!(status.success(), "{err}");
+        out
+    };
+    let created = key(&["create", "--id", "script", "--role", "viewer"]);
+    let (_, secret) = created.trim().split_once(':').unwrap();
+    let agent =
+        Agent::start("a@127.0.0.1", &["--broker", "synthetic", "--clients", "2000", "--churn", "20000"]);
+    let mut cluster = Cluster::with(vec![agent], &["--key-file", file, "--drain-timeout", "100s"]);
+    let gateway = cluster.gateway.address();
+    let (head, mut script) =
+        Stream::open_as(("script", secret), gateway, "?_format=ndjson&clientid=nobody", "");
+    assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+    assert_eq!(script.line().unwrap()["event"], "ready");
+    let mut other = Stream::follow(&cluster, "&clientid=nobody");
+    key(&["revoke", "--id", "script"]);
+    while let Some(line) = script.line() {
+        assert_eq!(line["event"], "alive");
+    }
+
+    // The other's goes on until the gateway goes, which does not wait for one that reads nothing.
+    let behind = Stream::follow(&cluster, "");
+    std::thread::sleep(Duration::from_secs(2));
+    let begun = Instant::now();
+    assert!(cluster.gateway.process.terminate().success());
+    assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+    while let Some(line) = other.line() {
+        assert_eq!(line["event"], "alive");
+    }
+    drop(behind);
 }

@@ -6,16 +6,22 @@
 //!
 //! Of one node events come in the node's own order; of two nodes in the order in which this gateway heard of them. A node
 //! whose stream breaks is `Down` until it is back; what happened meanwhile follows then, or `Resync` says that it is not
-//! known. One gateway's numbers mean nothing to another: to share them, gateways would have to speak to each other.
+//! known. A message is taken in as a whole or not at all: one with a mistake ends the stream, and what came since the one
+//! before counts as not known.
+//!
+//! Decided against: numbers that all gateways share, for which they would have to speak to each other; and a window for each
+//! node, so that one that tells very much would push out its own events only: a reader would have to merge them, and is
+//! told how many it has lost in either case.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use prost::Message as _;
 use rollcall_proto::v1::event::Kind;
-use rollcall_proto::{Reason, Since, Window, v1};
+use rollcall_proto::{MAX_EVENTS_BYTES, Reason, Since, Window, v1};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Request;
 
@@ -35,6 +41,9 @@ const LINGER: Duration = Duration::from_secs(60);
 
 /// How long a node may be silent; it speaks every 3 s.
 const SILENCE: Duration = Duration::from_secs(10);
+
+/// A message of a node, bytes at the most. Small, since a message of many empty events takes a hundred times as much in memory.
+const MESSAGE_BYTES: usize = 2 * MAX_EVENTS_BYTES;
 
 /// Between two attempts to follow a node: at first, and at the most.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
@@ -101,9 +110,16 @@ struct State {
     /// Whether each node is followed, and why not; `None`: not known yet.
     nodes: Vec<Option<Result<(), Reason>>>,
     followers: usize,
-    /// Counts the times that somebody began to follow.
-    begun: u64,
     tasks: Vec<AbortOnDropHandle<()>>,
+    /// Ends the tasks when nobody has followed for a while.
+    linger: Option<AbortOnDropHandle<()>>,
+}
+
+/// Up to where a node has told its events.
+#[derive(Debug)]
+struct Known {
+    identity: v1::Identity,
+    position: u64,
 }
 
 /// Somebody who follows, until it is dropped.
@@ -125,8 +141,8 @@ impl Events {
                 window: Window::new(WINDOW, WINDOW_BYTES),
                 nodes: Vec::new(),
                 followers: 0,
-                begun: 0,
                 tasks: Vec::new(),
+                linger: None,
             }),
             last: watch::Sender::default(),
             settled: watch::Sender::default(),
@@ -139,15 +155,16 @@ impl Events {
         let follower = self.begin(after);
         let mut settled = self.settled.subscribe();
         let all = settled.wait_for(|settled| *settled >= self.nodes.len());
-        // Nodes that take longer are told when they are up.
-        let _ = tokio::time::timeout_at(until, all).await;
+        if timeout_at(until, all).await.is_err() {
+            self.settle();
+        }
         follower
     }
 
     fn begin(self: &Arc<Self>, after: Option<Position>) -> Follower {
         let mut state = self.state();
         state.followers += 1;
-        state.begun += 1;
+        state.linger = None;
         if state.tasks.is_empty() {
             state.epoch = rand::random();
             state.nodes = vec![None; self.nodes.len()];
@@ -167,15 +184,19 @@ impl Events {
     /// Brings in the events of a node, for ever.
     async fn follow_node(self: Arc<Self>, at: usize) {
         let node = &self.nodes[at];
-        let mut from: Option<(v1::Identity, u64)> = None;
+        let mut known = None;
         let mut pause = PAUSES.0;
         loop {
             let began = Instant::now();
             let error = match node.barred() {
                 Some(barred) => barred,
-                None => self.read(at, &mut from).await,
+                None => self.read(at, &mut known).await,
             };
             tracing::debug!(node = %node.label(), %error, "a node's events are not followed");
+            if error.reason == Reason::Protocol {
+                // What it has told since does not count, and what it will tell behind that would leave a gap.
+                known = None;
+            }
             self.note(at, Err(error.reason));
             if began.elapsed() > SILENCE {
                 pause = PAUSES.0;
@@ -186,12 +207,13 @@ impl Events {
     }
 
     /// Reads one stream of a node to its end, which is an error.
-    async fn read(&self, at: usize, from: &mut Option<(v1::Identity, u64)>) -> CallError {
+    async fn read(&self, at: usize, known: &mut Option<Known>) -> CallError {
         let node = &self.nodes[at];
-        let request = from.as_ref().map_or_else(v1::WatchRequest::default, |(identity, position)| {
-            v1::WatchRequest { after: Some(*position), incarnation: identity.incarnation }
+        let request = known.as_ref().map_or_else(v1::WatchRequest::default, |known| v1::WatchRequest {
+            after: Some(known.position),
+            incarnation: known.identity.incarnation,
         });
-        let mut client = node.export_client();
+        let mut client = node.export_client().max_decoding_message_size(MESSAGE_BYTES);
         let opened = call::by(Instant::now() + SILENCE, async {
             Ok(client.watch(Request::new(request)).await?.into_inner())
         });
@@ -199,7 +221,7 @@ impl Events {
             Ok(stream) => stream,
             Err(error) => return error,
         };
-        let mut name = None;
+        let mut is_first = true;
         loop {
             let told = match timeout(SILENCE, stream.message()).await {
                 Ok(Ok(Some(told))) => told,
@@ -207,57 +229,51 @@ impl Events {
                 Ok(Err(status)) => return status.into(),
                 Err(_) => return CallError::timeout("no word of the node's events"),
             };
-            if name.is_none() {
-                let identity = match node.identified(told.identity.clone(), &Scope::All) {
-                    Ok(identity) => identity,
-                    Err(error) => return error,
-                };
-                name = Some(identity.name.clone());
-                let is_another = from.as_ref().is_some_and(|(before, _)| *before != identity);
-                *from = Some((identity, told.position));
-                self.note(at, Ok(()));
-                if is_another && !told.lost {
-                    self.push(Happened::Resync { node: node.label() });
-                }
-            }
-            let Some(name) = &name else { continue };
-            if let Err(error) = self.take_in(name, &told) {
+            if let Err(error) = self.take_in(at, known, told, is_first) {
                 return error;
             }
-            if let Some((_, position)) = from {
-                *position = told.position;
-            }
+            is_first = false;
         }
     }
 
-    fn take_in(&self, name: &str, told: &v1::WatchResponse) -> Result<(), CallError> {
-        if told.lost {
-            self.push(Happened::Resync { node: name.to_owned() });
+    /// Takes in a message of a stream, of which the first says whose it is.
+    fn take_in(
+        &self,
+        at: usize,
+        known: &mut Option<Known>,
+        told: v1::WatchResponse,
+        is_first: bool,
+    ) -> Result<(), CallError> {
+        let node = &self.nodes[at];
+        let named = is_first.then(|| node.identified(told.identity.clone(), &Scope::All)).transpose()?;
+        // Another may have come to claim its name, or it another's, while the stream goes on.
+        if let Some(barred) = node.barred() {
+            return Err(barred);
         }
-        for event in &told.events {
-            let kind = event.kind();
-            let happened = match (kind, &event.client) {
-                (Kind::Unspecified, _) => continue, // of a newer agent
-                (Kind::Resynced, _) => Happened::Resync { node: name.to_owned() },
-                (_, None) => return Err(CallError::protocol("an event without its client")),
-                (_, Some(client)) if !client.node.is_empty() && client.node != name => {
-                    return Err(CallError::protocol("an event of another node's client"));
-                }
-                (kind, Some(client)) => {
-                    let client = Box::new(v1::Client { node: name.to_owned(), ..client.clone() });
-                    Happened::Client { kind, at_ms: event.at_ms, client }
-                }
-            };
-            self.push(happened);
+        let (identity, position) = match (named, known.take()) {
+            (Some(identity), known) => {
+                let same = known.filter(|known| known.identity == identity);
+                (identity, same.map(|known| known.position))
+            }
+            (None, Some(known)) => (known.identity, Some(known.position)),
+            (None, None) => return Err(CallError::protocol("events of nobody")),
+        };
+        let (is_lost, now) = (told.lost, told.position);
+        let happened = happened(&identity.name, position, told)?;
+        let was_down = matches!(self.note(at, Ok(())), Some(Err(_)));
+        // What happened while it was not followed is told behind its last position, if that is known.
+        if is_lost || was_down && position.is_none() {
+            self.push(Happened::Resync { node: identity.name.clone() });
         }
+        happened.into_iter().for_each(|happened| self.push(happened));
+        *known = Some(Known { identity, position: now });
         Ok(())
     }
 
-    /// Notes whether a node is followed, and tells it if that is news.
-    fn note(&self, at: usize, followed: Result<(), Reason>) {
+    /// Notes whether a node is followed, tells it if that is news, and gives back what was known before.
+    fn note(&self, at: usize, followed: Result<(), Reason>) -> Option<Result<(), Reason>> {
         let mut state = self.state();
-        let Some(known) = state.nodes.get_mut(at) else { return };
-        let before = known.replace(followed);
+        let before = state.nodes.get_mut(at)?.replace(followed);
         drop(state);
         let node = &self.nodes[at];
         match (before, followed) {
@@ -266,6 +282,17 @@ impl Events {
             (Some(Err(_)), Ok(())) => self.push(Happened::Up { node: node.label() }),
             _ => {}
         }
+        before
+    }
+
+    /// Counts nodes that are not yet known to be followed or not as down, so that it is told when they are up.
+    fn settle(&self) {
+        let mut state = self.state();
+        let late: Vec<_> = state.nodes.iter_mut().filter(|known| known.is_none()).collect();
+        let count = late.len();
+        late.into_iter().for_each(|known| *known = Some(Err(Reason::Timeout)));
+        drop(state);
+        self.settled.send_modify(|settled| *settled += count);
     }
 
     fn push(&self, happened: Happened) {
@@ -275,15 +302,21 @@ impl Events {
         self.last.send_replace(state.window.push(Arc::new(happened), bytes));
     }
 
-    fn completeness(&self) -> Completeness {
-        let state = self.state();
-        let failed: Vec<FailedNode> = (self.nodes.iter().zip(&state.nodes))
-            .filter_map(|(node, known)| {
-                known.unwrap_or(Err(Reason::Timeout)).err().map(|reason| node.failed(reason))
-            })
-            .collect();
-        drop(state);
-        super::fanout::completeness(self.nodes.len(), failed)
+    fn completeness(&self, scope: &Scope) -> Completeness {
+        let known = self.state().nodes.clone();
+        let in_scope = |node: &Node| match scope {
+            Scope::All => true,
+            Scope::Only(names) => names.contains(&node.label()),
+        };
+        let mut total = 0;
+        let mut failed = Vec::new();
+        for (node, known) in self.nodes.iter().zip(known).filter(|(node, _)| in_scope(node)) {
+            total += 1;
+            if let Err(reason) = known.unwrap_or(Err(Reason::Timeout)) {
+                failed.push(node.failed(reason));
+            }
+        }
+        super::fanout::completeness(total, failed)
     }
 
     /// Ends the calls to the nodes, and forgets what they brought.
@@ -316,15 +349,15 @@ impl Follower {
         self.position
     }
 
-    /// Which nodes are followed at present.
+    /// Which nodes of a scope are followed at present.
     #[must_use]
-    pub fn completeness(&self) -> Completeness {
-        self.events.completeness()
+    pub fn completeness(&self, scope: &Scope) -> Completeness {
+        self.events.completeness(scope)
     }
 
     /// What has happened since, at most so many events; nothing if nothing has. Then it stands at the last of them.
     pub fn next(&mut self, most: usize) -> Since<Arc<Happened>> {
-        let since = self.events.state().window.since(self.position.number, most);
+        let since = self.events.state().window.since(self.position.number, most, usize::MAX);
         self.position.number += since.lost + since.items.len() as u64;
         since
     }
@@ -341,14 +374,48 @@ impl Drop for Follower {
     fn drop(&mut self) {
         let mut state = self.events.state();
         state.followers -= 1;
-        let (is_last, begun) = (state.followers == 0, state.begun);
-        drop(state);
-        if is_last {
+        // Without a runtime the tasks are gone as well.
+        if state.followers == 0
+            && let Ok(runtime) = Handle::try_current()
+        {
             let events = Arc::clone(&self.events);
-            tokio::spawn(async move {
+            state.linger = Some(AbortOnDropHandle::new(runtime.spawn(async move {
                 sleep(LINGER).await;
-                events.stop_if(|state| state.followers == 0 && state.begun == begun);
-            });
+                events.stop_if(|state| state.followers == 0);
+            })));
         }
     }
+}
+
+/// What a message tells behind a position, unless it is not known; checked as a whole.
+fn happened(name: &str, after: Option<u64>, told: v1::WatchResponse) -> Result<Vec<Happened>, CallError> {
+    let mut last = after.filter(|_| !told.lost);
+    let mut all = Vec::with_capacity(told.events.len());
+    for event in told.events {
+        if let Some(last) = last
+            && event.position.checked_sub(1) != Some(last)
+        {
+            let expected = last.saturating_add(1);
+            let error = format!("an event of position {}, expected {expected}", event.position);
+            return Err(CallError::protocol(error));
+        }
+        last = Some(event.position);
+        all.push(match (event.kind(), event.client) {
+            (Kind::Unspecified, _) => continue, // of a newer agent
+            (Kind::Resynced, _) => Happened::Resync { node: name.to_owned() },
+            (_, None) => return Err(CallError::protocol("an event without its client")),
+            (_, Some(client)) if !client.node.is_empty() && client.node != name => {
+                return Err(CallError::protocol("an event of another node's client"));
+            }
+            (kind, Some(client)) => {
+                let client = Box::new(v1::Client { node: name.to_owned(), ..client });
+                Happened::Client { kind, at_ms: event.at_ms, client }
+            }
+        });
+    }
+    if let Some(last) = last.filter(|last| *last != told.position) {
+        let error = format!("events up to position {last}, which are said to go up to {}", told.position);
+        return Err(CallError::protocol(error));
+    }
+    Ok(all)
 }

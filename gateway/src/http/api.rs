@@ -262,7 +262,11 @@ async fn operate(
         Route::Client { node, clientid } => clients::get(cluster, query, node, &clientid, deadline).await,
         Route::Counts => counts::count(cluster, &api.places, query, deadline).await,
         Route::Export => export::export(cluster, &api.exports, api.limits, parts, deadline).await,
-        Route::Events => events::events(cluster, &api.streams, api.limits, &api.drain, parts, deadline).await,
+        Route::Events => {
+            let (drain, keys) = (api.drain.clone(), Arc::clone(&api.keys));
+            let ending = events::Ending { drain, keys, key: key.clone() };
+            events::events(cluster, &api.streams, api.limits, parts, ending, deadline).await
+        }
         Route::Kicks => api.bulk.answer(parts, body, key, deadline).await,
         Route::Whoami => {
             query::none(query)?;

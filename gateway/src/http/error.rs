@@ -22,11 +22,12 @@ use crate::page::completeness::{Completeness, in_words};
 pub(super) struct RefusedBy(pub(super) &'static str);
 
 /// Every limit that a request can be refused by.
-pub(crate) const LIMITS: [&str; 8] = [
+pub(crate) const LIMITS: [&str; 9] = [
     "wrong_keys",
     "requests",
     "heavy_requests",
     "exports",
+    "event_streams",
     "bulk_kicks",
     "unread_answers",
     "unrecorded",
@@ -248,6 +249,7 @@ impl ApiError {
             Self::Overloaded { .. } => "requests",
             Self::TooManyHeavy { .. } => "heavy_requests",
             Self::TooManyExports { .. } => "exports",
+            Self::TooManyStreams { .. } => "event_streams",
             Self::TooManyBulkKicks { .. } => "bulk_kicks",
             Self::TooMuchUnread => "unread_answers",
             Self::Unrecorded => "unrecorded",

@@ -1,5 +1,6 @@
 //! A node-agent that holds its rows in a sorted Vec and can be told to misbehave.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -11,8 +12,9 @@ use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_server::{Node, NodeServer};
 use rollcall_proto::{Matcher, Order, REASON_METADATA, v1};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status};
 
 /// What a node does wrong.
@@ -104,7 +106,14 @@ pub(crate) struct FakeNode {
     pub(crate) calls: Calls,
     /// Sessions it has ended; their rows are there all the same.
     pub(crate) kicked: Mutex<Vec<(String, u64)>>,
+    /// What those who follow its events have asked for.
+    pub(crate) watches: Mutex<Vec<v1::WatchRequest>>,
+    /// What they will be told, one after the other. Who comes when none is left is told that events are not known.
+    told: Mutex<VecDeque<mpsc::UnboundedReceiver<Told>>>,
 }
+
+/// A message of a stream of events, or its end.
+pub(crate) type Told = Result<v1::WatchResponse, Status>;
 
 /// Calls taken, by kind.
 #[derive(Debug, Default)]
@@ -133,6 +142,8 @@ impl FakeNode {
             min_protocol: AtomicU32::default(),
             calls: Calls::default(),
             kicked: Mutex::default(),
+            watches: Mutex::default(),
+            told: Mutex::default(),
         })
     }
 
@@ -163,7 +174,14 @@ impl FakeNode {
         self.incarnation.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn identity(&self) -> Option<v1::Identity> {
+    /// Tells the next who follows its events what is sent here, until it is dropped.
+    pub(crate) fn tells(&self) -> mpsc::UnboundedSender<Told> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        self.told.lock().unwrap().push_back(receiver);
+        sender
+    }
+
+    pub(crate) fn identity(&self) -> Option<v1::Identity> {
         let name = if self.behaviour == Behaviour::Nameless { String::new() } else { self.name() };
         Some(v1::Identity { name, incarnation: self.incarnation.load(Ordering::Relaxed) })
     }
@@ -327,9 +345,11 @@ impl Node for Service {
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
-    /// As agents that do not know it.
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("unknown method Watch"))
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        self.0.watches.lock().unwrap().push(request.into_inner());
+        let told = self.0.told.lock().unwrap().pop_front();
+        let told = told.ok_or_else(|| Status::unimplemented("unknown method Watch"))?;
+        Ok(Response::new(Box::pin(UnboundedReceiverStream::new(told))))
     }
 
     type CountStream = Pin<Box<dyn Stream<Item = Result<v1::CountResponse, Status>> + Send>>;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 
+mod events;
 mod export;
 #[allow(dead_code, reason = "it is told to do more in the tests of the API")]
 mod fake_node;

@@ -83,7 +83,7 @@ fn events_parameters() -> Vec<Value> {
 
 fn events_answer() -> Value {
     json!({
-        "description": "Events for as long as they are read: connected, disconnected, kicked, ended, node_up, node_down, resync, lost, ready",
+        "description": "Events for as long as they are read: connected, disconnected, kicked, ended, node_up, node_down, resync, lost, ready, alive",
         "content": {
             "text/event-stream": { "schema": { "type": "string" } },
             "application/x-ndjson": { "schema": { "type": "string" } },
