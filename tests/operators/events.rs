@@ -10,7 +10,7 @@ use rollcall_tests::http;
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::process::run;
 use rollcall_tests::sandbox::{Agent, BASE, Cluster, OPERATOR};
-use rollcall_tests::wait::eventually;
+use rollcall_tests::wait::{eventually, pause};
 use serde_json::Value;
 
 /// A stream of events as JSON lines.
@@ -324,7 +324,7 @@ fn a_stream_ends_with_its_key_and_with_its_gateway_even_if_nobody_reads() {
 
     // The other's goes on until the gateway goes, which does not wait for one that reads nothing.
     let behind = Stream::follow(&cluster, "");
-    std::thread::sleep(Duration::from_secs(2));
+    pause(Duration::from_secs(2));
     let begun = Instant::now();
     assert!(cluster.gateway.process.terminate().success());
     assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
