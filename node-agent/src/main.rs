@@ -11,7 +11,9 @@ use rollcall_node_agent::config::{Config, Log, LogFormat};
 use rollcall_node_agent::run::{RunError, bind, check_files, run_with_ready, start_broker};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The settings cannot be used.
 const EXIT_CONFIG: u8 = 2;
@@ -121,10 +123,18 @@ async fn serve_until_signal(config: Config) -> Result<(), RunError> {
 
 fn start_log(log: &Log) {
     // Checked with the rest of the configuration.
-    let filter = EnvFilter::try_new(&log.filter).unwrap_or_default();
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter =
+        EnvFilter::try_new(&log.filter).unwrap_or_default().and(filter_fn(|event| !is_secret(event)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry();
     match log.format {
-        LogFormat::Text => lines.with_ansi(false).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
+        LogFormat::Text => registry.with(lines.with_ansi(false).with_filter(filter)).init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true).with_filter(filter)).init(),
     }
+}
+
+/// Whether a line is never logged, whatever the filter says: at this level the client of NATS writes out all that it
+/// sends and gets, its own password and those of MQTT clients among it.
+fn is_secret(event: &tracing::Metadata<'_>) -> bool {
+    *event.level() == tracing::Level::TRACE && event.target().starts_with("async_nats")
 }

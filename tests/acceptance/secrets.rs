@@ -1,7 +1,6 @@
 //! Nothing secret is written anywhere: not to a log, at any level, of any crate, nor to the audit log, an error or an
 //! answer.
 
-use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,6 +12,7 @@ use rollcall_tests::mqtt::{Client, Connect, dial, packet, text};
 use rollcall_tests::process::run;
 use rollcall_tests::sandbox::{Agent, BASE, Gateway};
 use rollcall_tests::wait::eventually;
+use rollcall_tests::written::Written;
 
 const GATEWAY: &str = "rollcall-gateway";
 const AGENT: &str = "rollcall-agent";
@@ -27,43 +27,6 @@ const WRONG_KEY: &str = "Zq8secretThatIsWrong";
 const TOKEN: &str = "Zq8tokenOfTheGateway-----------------";
 const WRONG_TOKEN: &str = "Zq8tokenThatIsWrong------------------";
 const MISPLACED: &str = "Zq8secretInTheWrongPlace";
-
-/// Everything that was written, by where.
-#[derive(Default)]
-struct Written(Vec<(String, String)>);
-
-impl Written {
-    fn add(&mut self, place: &str, text: impl Into<String>) {
-        self.0.push((place.to_owned(), text.into()));
-    }
-
-    /// That a secret stands nowhere, in none of the forms in which programs write bytes.
-    fn lacks(&self, secret: &[u8]) {
-        let hex = secret.iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        });
-        let numbers: Vec<String> = secret.iter().map(u8::to_string).collect();
-        let mut forms = vec![hex.to_uppercase(), hex, numbers.join(", "), numbers.join(",")];
-        forms.extend(std::str::from_utf8(secret).map(str::to_owned));
-        // In base64 it looks different behind one or two other bytes; the ends depend on what stands beside them.
-        for shift in 0..3 {
-            let shifted = STANDARD.encode([&b"xx"[..shift], secret].concat());
-            let inner = &shifted[4..shifted.len() - 4];
-            forms.push(inner.to_owned());
-        }
-        for (place, text) in &self.0 {
-            for form in &forms {
-                if let Some(at) = text.find(form.as_str()) {
-                    let line = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-                    let shown: String =
-                        text[line..].lines().next().unwrap_or_default().chars().take(600).collect();
-                    panic!("{place} shows {:?} as {form:?}: {shown}", String::from_utf8_lossy(secret));
-                }
-            }
-        }
-    }
-}
 
 struct Cluster {
     folder: tempfile::TempDir,

@@ -2,51 +2,29 @@
 //! do. Tokens too.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     date_time_ymd,
 };
+use rollcall_tests::certs::{Certs, over_tls};
 use rollcall_tests::http::{self, Response};
 use rollcall_tests::process::run;
 use rollcall_tests::sandbox::{Agent, Cluster, Gateway, OPERATOR};
 use rollcall_tests::wait::eventually;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
-/// A folder of certificates.
-struct Certs {
-    folder: tempfile::TempDir,
+/// What the sides of a cluster need of them.
+trait Sides {
+    /// An agent that shows its certificate and asks for the gateway's.
+    fn agent(&self, name: &str) -> Agent;
+
+    /// Arguments of a gateway that shows agents this certificate.
+    fn to_agents(&self, stem: &str) -> Vec<String>;
 }
 
-impl Certs {
-    /// For an agent and a gateway at 127.0.0.1.
-    fn new() -> Self {
-        let certs = Self { folder: tempfile::tempdir().unwrap() };
-        certs.make(&["--agent", "127.0.0.1", "--gateway", "127.0.0.1,localhost"]);
-        certs
-    }
-
-    fn make(&self, hosts: &[&str]) -> String {
-        let dir = self.folder.path().to_str().unwrap();
-        let (status, out, err) = run("rollcall-gateway", &[&["dev-certs", "--dir", dir], hosts].concat());
-        assert!(status.success(), "{err}");
-        out
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    /// An agent that shows its certificate and asks for the gateway's.
+impl Sides for Certs {
     fn agent(&self, name: &str) -> Agent {
         let (cert, key) = (self.text("agent-127.0.0.1.pem"), self.text("agent-127.0.0.1.key"));
         let ca = self.text("ca.pem");
@@ -54,7 +32,6 @@ impl Certs {
         Agent::start(name, &[&["--broker", "synthetic", "--clients", "10"], &tls[..]].concat())
     }
 
-    /// Arguments of a gateway that shows agents this certificate.
     fn to_agents(&self, stem: &str) -> Vec<String> {
         let own = |end: &str| self.text(&format!("{stem}.{end}"));
         [
@@ -75,16 +52,9 @@ fn as_strs(texts: &[String]) -> Vec<&str> {
 
 /// A request over TLS by a client that trusts what the file holds.
 fn request(ca: &Path, address: SocketAddr, target: &str) -> std::io::Result<Response> {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(ca).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
-    let name = address.ip().into();
-    let tls = ClientConnection::new(Arc::new(config), name).map_err(std::io::Error::other)?;
     let authorization = http::basic(OPERATOR.0, OPERATOR.1);
     let head = http::head(address, "GET", target, &[("authorization", &authorization)]);
-    http::send_over(&mut StreamOwned::new(tls, http::connect(address)?), head.as_bytes())
+    http::send_over(&mut over_tls(ca, address, http::connect(address)?)?, head.as_bytes())
 }
 
 #[test]
@@ -152,7 +122,7 @@ fn put(certs: &Certs, into: &Path, names: &[(&str, &str)]) {
 #[test]
 fn certificates_and_their_authority_are_replaced_and_no_request_fails() {
     let (first, second) = (Certs::new(), Certs::new());
-    let live = Certs { folder: tempfile::tempdir().unwrap() };
+    let live = Certs::none();
     let dir = live.folder.path();
     let own = [
         ("agent-127.0.0.1.pem", "agent-127.0.0.1.pem"),

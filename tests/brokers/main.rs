@@ -10,6 +10,7 @@
 
 mod mixed;
 mod mosquitto;
+mod nats;
 mod rabbitmq;
 mod suite;
 mod world;
@@ -65,7 +66,8 @@ fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
     let own: &[_] = match kind {
         Kind::Mosquitto => &mosquitto::STEPS,
         Kind::Rabbitmq => &rabbitmq::STEPS,
-        Kind::Embedded | Kind::Nats => &[],
+        Kind::Nats | Kind::NatsNewer => &nats::STEPS,
+        Kind::Embedded => &[],
     };
     own.iter().chain(&suite::STEPS).copied().collect()
 }
@@ -73,17 +75,17 @@ fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
 /// Runs a broker's steps, and gives it back for the cluster of all.
 fn run_broker(kind: Kind, selection: &Selection, outcome: &Mutex<Outcome>) -> Option<World> {
     let steps = steps(kind);
-    let wanted = wanted(kind.name(), &steps, selection, outcome);
+    let wanted = wanted(kind.label(), &steps, selection, outcome);
     if wanted.is_empty() && !selection.wants_mixed() {
         return None;
     }
     if let Some(reason) = kind.missing() {
-        println!("SKIPPED: {}: {reason}", kind.name());
+        println!("SKIPPED: {}: {reason}", kind.label());
         outcome.lock().unwrap().ignored += wanted.len();
         return None;
     }
-    let mut world = start(kind.name(), &wanted, outcome, || World::start(kind))?;
-    run(kind.name(), &wanted, &mut world, World::show_logs, outcome);
+    let mut world = start(kind.label(), &wanted, outcome, || World::start(kind))?;
+    run(kind.label(), &wanted, &mut world, World::show_logs, outcome);
     Some(world)
 }
 
@@ -174,7 +176,7 @@ impl Selection {
             match argument.as_str() {
                 "--list" => {
                     for kind in Kind::ALL {
-                        steps(kind).iter().for_each(|(step, _)| println!("{}::{step}: test", kind.name()));
+                        steps(kind).iter().for_each(|(step, _)| println!("{}::{step}: test", kind.label()));
                     }
                     mixed::STEPS.iter().for_each(|(step, _)| println!("{MIXED}::{step}: test"));
                     return None;

@@ -1,14 +1,88 @@
-//! What RabbitMQ shows only behind the agent's counting front.
+//! What only RabbitMQ's adapter has to show: how it asks the management API, and what the agent's counting front adds.
+
+use std::any::Any;
 
 use rollcall_tests::brokers::{Kind, Rabbitmq};
+use rollcall_tests::certs::Certs;
 use rollcall_tests::mqtt::{self, Client, Connect};
+use rollcall_tests::wait::eventually;
+use rollcall_tests::written::Written;
 use serde_json::{Value, json};
 
 use crate::suite::Step;
-use crate::world::World;
+use crate::world::{Side, World};
 
-pub(crate) const STEPS: [(&str, Step); 1] =
-    [("behind_the_front_all_is_counted", behind_the_front_all_is_counted)];
+pub(crate) const STEPS: [(&str, Step); 4] = [
+    ("the_api_is_asked_over_tls", the_api_is_asked_over_tls),
+    ("who_may_only_look_lists_and_cannot_kick", who_may_only_look_lists_and_cannot_kick),
+    ("what_keeps_the_agent_out_is_named", what_keeps_the_agent_out_is_named),
+    ("behind_the_front_all_is_counted", behind_the_front_all_is_counted),
+];
+
+fn broker(world: &World) -> &Rabbitmq {
+    let broker: &dyn Any = world.outside().unwrap();
+    broker.downcast_ref().unwrap()
+}
+
+fn the_api_is_asked_over_tls(world: &mut World) {
+    let side = Side::start(Kind::Rabbitmq, "over-tls", &broker(world).agent_over_tls(None));
+    let mut client = world.persistent("over-tls");
+    client.subscribe("over/tls", 1);
+    side.gateway.row_when("over-tls", |row| row["clean_start"] == false && row["subscriptions_cnt"] == 1);
+    let kicked = side.gateway.kick("over-tls");
+    assert_eq!(kicked.status, 200, "{}", kicked.json());
+    client.await_close();
+    assert!(!world.persistent("over-tls").session_present);
+}
+
+fn who_may_only_look_lists_and_cannot_kick(world: &mut World) {
+    let (username, password) = Rabbitmq::watcher();
+    let side = Side::start(Kind::Rabbitmq, "watcher", &broker(world).agent_as(username, password));
+    let mut client = world.persistent("looked-at");
+    client.subscribe("looked/at", 1);
+    let mut elsewhere = world.client_elsewhere(Connect::new(4, "looked-at-elsewhere"));
+    side.gateway.row_when("looked-at", |row| row["connected"] == true && row["clean_start"] == false);
+    side.gateway.row("looked-at-elsewhere");
+    for clientid in ["looked-at", "looked-at-elsewhere"] {
+        let refused = side.gateway.kick(clientid);
+        assert_eq!((refused.status, refused.code()), (502, 101), "{}", refused.json());
+    }
+    client.ping();
+    elsewhere.ping();
+    assert_eq!(side.gateway.get("/clients?_like_clientid=looked-at").rows().len(), 2);
+    assert!(side.agent.process.log().contains("to kick, administrator"), "{}", side.agent.process.log());
+}
+
+/// A password that is nobody's.
+const WRONG: &str = "rabbit-nobodys-s3cret";
+
+fn what_keeps_the_agent_out_is_named(world: &mut World) {
+    let other = Certs::new();
+    let (device, password) = world.outside().unwrap().login();
+    let rabbitmq = broker(world);
+    let mut written = Written::default();
+    for (name, arguments, words) in [
+        ("wrong-password", rabbitmq.agent_as("rollcall", WRONG), "401"),
+        ("no-monitor", rabbitmq.agent_as(&device, &password), "tag monitoring"),
+        ("wrong-authority", rabbitmq.agent_over_tls(Some(&other.path("ca.pem"))), "UnknownIssuer"),
+    ] {
+        let arguments = [arguments, vec!["--log-filter".to_owned(), "trace".to_owned()]].concat();
+        let side = Side::start_without_agreement(Kind::Rabbitmq, name, &arguments);
+        eventually(&format!("word of {words:?}"), || {
+            let told = side.told_node();
+            match told["broker_error"].as_str() {
+                Some(error) if error.contains(words) => Ok(()),
+                _ => Err(told.to_string()),
+            }
+        });
+        let list = side.gateway.get("/clients");
+        assert_eq!((list.status, list.code()), (503, 101), "{name}: {}", list.json());
+        side.write(&mut written);
+    }
+    for secret in world.secrets().iter().map(String::as_str).chain([WRONG]) {
+        written.lacks(secret.as_bytes());
+    }
+}
 
 fn behind_the_front_all_is_counted(without: &mut World) {
     assert!(!without.can("statistics:send_pkt"), "nobody counts there");

@@ -11,12 +11,15 @@ use crate::world::World;
 pub(crate) type Step = fn(&mut World);
 
 /// In this order: those that restart something come last.
-pub(crate) const STEPS: [(&str, Step); 14] = [
+pub(crate) const STEPS: [(&str, Step); 17] = [
     ("a_client_is_listed_as_it_connected", a_client_is_listed_as_it_connected),
     ("figures_are_told_as_the_capabilities_say", figures_are_told_as_the_capabilities_say),
     ("filters_find_the_client", filters_find_the_client),
     ("what_a_client_does_changes_its_row", what_a_client_does_changes_its_row),
     ("many_clients_are_listed_once_each", many_clients_are_listed_once_each),
+    ("who_stays_is_listed_while_others_come_and_go", who_stays_is_listed_while_others_come_and_go),
+    ("zones_are_told_apart", zones_are_told_apart),
+    ("who_does_not_speak_mqtt_is_nobody", who_does_not_speak_mqtt_is_nobody),
     ("a_clean_session_ends_with_its_connection", a_clean_session_ends_with_its_connection),
     ("an_offline_session_is_listed_and_comes_back", an_offline_session_is_listed_and_comes_back),
     ("a_takeover_is_one_row", a_takeover_is_one_row),
@@ -115,7 +118,7 @@ fn figures_are_told_as_the_capabilities_say(world: &mut World) {
         let response = world.gateway.get(&format!("/clients?_like_clientid=figures&_sort={figure}"));
         assert_eq!(response.rows().len(), 1, "{figure}");
     }
-    forget(world, "figures");
+    world.forget("figures");
 }
 
 fn filters_find_the_client(world: &mut World) {
@@ -162,7 +165,7 @@ fn what_a_client_does_changes_its_row(world: &mut World) {
         }
     }
     world.gateway.row_when("busy", |row| row["clean_start"].is_null() || row["clean_start"] == false);
-    forget(world, "busy");
+    world.forget("busy");
     world.await_gone("busy");
 }
 
@@ -186,6 +189,122 @@ fn many_clients_are_listed_once_each(world: &mut World) {
     are_listed(world, &expected[..100]);
 }
 
+/// Lists of brokers that are polled come in pages, and rows move from one to another while they are read.
+fn who_stays_is_listed_while_others_come_and_go(world: &mut World) {
+    const STAY: usize = 130;
+    const OFFLINE: usize = 70;
+    let id = |number: usize| format!("stay-{number:03}");
+    let online: Vec<Client> = (OFFLINE..STAY).map(|number| world.clean(&id(number))).collect();
+    let lists_offline = world.can("offline-sessions");
+    for clientid in (0..OFFLINE).map(id).filter(|_| lists_offline) {
+        let mut client = world.persistent(&clientid);
+        client.subscribe("stay/+", 1);
+        client.disconnect();
+    }
+    let expected: Vec<String> = (if lists_offline { 0 } else { OFFLINE }..STAY).map(id).collect();
+    within(Duration::from_secs(60), "all that stay", || {
+        let target = "/clients?_like_clientid=stay-&conn_state=disconnected&_limit=0";
+        let offline = world.gateway.get(target).json()["meta"]["count"].clone();
+        let rows = world.rows_like("stay-");
+        let is_true = rows == expected && offline == expected.len() - online.len();
+        if is_true { Ok(()) } else { Err(format!("{} rows, {offline} offline", rows.len())) }
+    });
+    let sessions = |world: &World| {
+        let rows = world.gateway.get("/clients?_like_clientid=stay-").rows();
+        rows.into_iter().map(|row| (row["clientid"].clone(), row["created_at"].clone())).collect::<Vec<_>>()
+    };
+    let before = sessions(world);
+    let world = &*world;
+    std::thread::scope(|scope| {
+        let churn = scope.spawn(|| {
+            for round in 0..12 {
+                // Their ids stand before, among and behind those that stay, and so do their queues.
+                let batch = ["a", "stay", "stby"].into_iter().flat_map(|word| (0..4).map(move |n| (word, n)));
+                let clients: Vec<Client> = batch
+                    .map(|(word, number)| {
+                        let mut client = world.clean(&format!("{word}+{round}-{number}"));
+                        client.subscribe("come/and/go", 1);
+                        client
+                    })
+                    .collect();
+                drop(clients);
+            }
+        });
+        while !churn.is_finished() {
+            assert_eq!(world.rows_like("stay-"), expected);
+        }
+        churn.join().unwrap();
+    });
+    assert_eq!(sessions(world), before);
+    let kicked = world.gateway.post(
+        "/client_kicks",
+        &json!({"filter": {"_like_clientid": "stay-"}, "rate": 1000, "confirm": "all"}),
+    );
+    assert_eq!(kicked.status, 200);
+    eventually("the end of those that stayed", || {
+        let rows = world.rows_like("stay-");
+        if rows.is_empty() { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
+}
+
+fn zones_are_told_apart(world: &mut World) {
+    let Some(broker) = world.outside() else { return };
+    let (here, there) = (broker.zone().to_owned(), broker.other_zone().0.to_owned());
+    let _one = world.clean("zone-here");
+    let _other = world.client_elsewhere(Connect::new(4, "zone-there"));
+    for (clientid, zone) in [("zone-here", &here), ("zone-there", &there)] {
+        assert_eq!(world.gateway.row(clientid)["zone"], **zone);
+        let rows = world.gateway.get(&format!("/clients?_like_clientid=zone-&zone={zone}")).rows();
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows[0]["clientid"], clientid, "{rows:?}");
+    }
+    if !world.can("offline-sessions") {
+        return;
+    }
+    // One id with a session in each is two clients.
+    let mut sleeper = world.persistent("zone-both");
+    sleeper.subscribe("zone/both", 1);
+    world.gateway.row_when("zone-both", |row| row["clean_start"] == false);
+    sleeper.disconnect();
+    world.gateway.row_when("zone-both", |row| row["connected"] == false);
+    let connect = || world.client_elsewhere(Connect::new(4, "zone-both").keep_session());
+    let mut awake = connect();
+    assert!(!awake.session_present, "the session of another zone");
+    awake.subscribe("zone/both", 1);
+    eventually("a session in each zone", || {
+        let rows = world.gateway.find("zone-both");
+        let mut found: Vec<(&Value, &Value)> =
+            rows.iter().map(|row| (&row["zone"], &row["connected"])).collect();
+        found.sort_by_key(|(_, connected)| connected.as_bool());
+        let expected = [(json!(here), json!(false)), (json!(there), json!(true))];
+        let is_true = found.len() == 2 && expected.iter().zip(&found).all(|(a, b)| (&a.0, &a.1) == *b);
+        if is_true { Ok(()) } else { Err(format!("{rows:?}")) }
+    });
+    let only = world.gateway.get(&format!("/clients?clientid=zone-both&zone={there}")).rows();
+    assert_eq!((only.len(), &only[0]["connected"]), (1, &json!(true)));
+    let kicked = world.gateway.kick("zone-both");
+    assert_eq!(kicked.status, 200, "{}", kicked.json());
+    awake.await_close();
+    assert_gone(world, "zone-both");
+    assert!(!world.persistent("zone-both").session_present && !connect().session_present);
+    world.forget("zone-both");
+}
+
+fn who_does_not_speak_mqtt_is_nobody(world: &mut World) {
+    let Some(broker) = world.outside() else { return };
+    let stranger = broker.connect_otherwise();
+    let port = stranger.local_addr().unwrap().port();
+    eventually("a connection that the broker itself shows", || {
+        if broker.shows_port(port) { Ok(()) } else { Err(port.to_string()) }
+    });
+    let client = world.clean("beside-a-stranger");
+    world.gateway.row("beside-a-stranger");
+    let rows = world.gateway.get("/clients").rows();
+    assert!(rows.iter().any(|row| row["port"] == client.local_address().port()), "{rows:?}");
+    assert!(rows.iter().all(|row| row["port"] != port), "{rows:?}");
+    drop(stranger);
+}
+
 fn a_clean_session_ends_with_its_connection(world: &mut World) {
     let mut polite = world.clean("polite");
     polite.subscribe("t", 1);
@@ -205,8 +324,9 @@ fn an_offline_session_is_listed_and_comes_back(world: &mut World) {
     }
     let mut sleeper = world.persistent("sleeper");
     sleeper.subscribe("sleep/+", 1);
-    let before =
-        world.gateway.row_when("sleeper", |row| row["clean_start"] == false || row["clean_start"].is_null());
+    let before = world.gateway.row_when("sleeper", |row| {
+        row["connected"] == true && (row["clean_start"] == false || row["clean_start"].is_null())
+    });
     sleeper.disconnect();
     let row = world.gateway.row_when("sleeper", |row| row["connected"] == false);
     assert_eq!(row.as_object().unwrap().len(), 37, "{row}");
@@ -229,7 +349,7 @@ fn an_offline_session_is_listed_and_comes_back(world: &mut World) {
     let row = world.gateway.row("sleeper");
     assert_eq!(row["created_at"], before["created_at"]);
     assert!(world.is_from(&row, &back), "{row}");
-    forget(world, "sleeper");
+    world.forget("sleeper");
     world.await_gone("sleeper");
 }
 
@@ -257,11 +377,6 @@ fn kick(world: &World, clientid: &str) {
     assert_gone(world, clientid);
 }
 
-/// Ends what a step leaves behind, if the agent has noticed it already.
-fn forget(world: &World, clientid: &str) {
-    let _ = world.gateway.kick(clientid);
-}
-
 fn a_kick_ends_connection_and_session(world: &mut World) {
     let mut bystander = world.persistent("bystander");
     bystander.subscribe("still/there", 1);
@@ -276,7 +391,7 @@ fn a_kick_ends_connection_and_session(world: &mut World) {
         kick(world, &clientid);
         client.await_close();
         assert!(!world.persistent(&clientid).session_present, "the kicked session is still there");
-        forget(world, &clientid);
+        world.forget(&clientid);
     }
     // One that never subscribed, and a clean one.
     let mut silent = world.clean("kicked-silent");
@@ -305,8 +420,8 @@ fn a_kick_ends_an_offline_session(world: &mut World) {
     // session_present = false says something only if it could be true.
     assert!(!world.persistent("dreamer").session_present, "the kicked session is still there");
     assert!(world.persistent("control").session_present);
-    forget(world, "control");
-    forget(world, "dreamer");
+    world.forget("control");
+    world.forget("dreamer");
 }
 
 fn a_client_that_comes_back_after_a_kick_stays(world: &mut World) {
@@ -329,7 +444,7 @@ fn a_client_that_comes_back_after_a_kick_stays(world: &mut World) {
         assert!(again.session_present, "the new session has gone");
         world.gateway.row("stubborn");
     }
-    forget(world, "stubborn");
+    world.forget("stubborn");
 }
 
 fn an_agent_that_restarts_knows_all_again(world: &mut World) {

@@ -8,6 +8,7 @@ use rollcall_tests::mosquitto::Mosquitto;
 use rollcall_tests::mqtt::{Client, Connect};
 use rollcall_tests::sandbox::{Agent, Gateway};
 use rollcall_tests::wait::eventually;
+use rollcall_tests::written::Written;
 use serde_json::Value;
 
 /// Everything a step needs.
@@ -45,7 +46,7 @@ impl World {
 
     /// Around a broker that has been started, if it has a process of its own.
     pub(crate) fn of(kind: Kind, broker: Option<Box<dyn Outside>>) -> Self {
-        let node = format!("{}@127.0.0.1", kind.name());
+        let node = format!("{}@127.0.0.1", kind.label());
         let processes = match (kind, broker) {
             (Kind::Mosquitto, _) => Processes::Plugin(Mosquitto::start(Some(&node), &[])),
             (_, None) => Processes::Agent(Agent::embedded(&node)),
@@ -126,11 +127,16 @@ impl World {
         Client::connect(self.mqtt(), &self.login(Connect::new(4, clientid).keep_session()))
     }
 
+    /// A client in the other zone of a broker that has zones.
+    pub(crate) fn client_elsewhere(&self, connect: Connect) -> Client {
+        let (_, (username, password)) = self.outside().unwrap().other_zone();
+        let connect = Connect { username: Some(username), password: Some(password), ..connect };
+        Client::connect(self.mqtt(), &connect)
+    }
+
     /// This node as the gateway tells it.
     pub(crate) fn told_node(&self) -> Value {
-        let response = self.gateway.get(&format!("/nodes/{}", encode(&self.node)));
-        assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
-        response.json()["data"].clone()
+        told_node(&self.gateway, &self.node)
     }
 
     pub(crate) fn capabilities(&self) -> Vec<String> {
@@ -143,16 +149,14 @@ impl World {
         self.capabilities().iter().any(|name| name == ability)
     }
 
+    /// Ends what a step leaves behind, if the agent has noticed it already.
+    pub(crate) fn forget(&self, clientid: &str) {
+        let _ = self.gateway.kick(clientid);
+    }
+
     /// Waits until the agent says that it agrees with its broker.
     pub(crate) fn await_agreement(&self) {
-        eventually("agreement of agent and broker", || {
-            let node = self.gateway.get(&format!("/nodes/{}", encode(&self.node))).json();
-            let node = &node["data"];
-            let agrees = node["state"] == "connected"
-                && node["broker_error"].is_null()
-                && !node["resynced_at"].is_null();
-            if agrees { Ok(()) } else { Err(node.to_string()) }
-        });
+        await_agreement(&self.gateway, &self.node);
     }
 
     /// Client ids of all rows whose id begins so.
@@ -208,4 +212,70 @@ impl World {
     pub(crate) fn show_logs(&self) {
         eprintln!("--- log of the agent\n{}\n---", self.agent_log());
     }
+}
+
+/// Another agent at a broker that has one, and a gateway over it alone.
+pub(crate) struct Side {
+    pub(crate) agent: Agent,
+    pub(crate) gateway: Gateway,
+}
+
+impl Side {
+    /// Waits until the agent agrees with the broker.
+    pub(crate) fn start(kind: Kind, name: &str, arguments: &[String]) -> Self {
+        let side = Self::start_without_agreement(kind, name, arguments);
+        await_agreement(&side.gateway, &side.agent.name);
+        side
+    }
+
+    /// Of one that may never agree.
+    pub(crate) fn start_without_agreement(kind: Kind, name: &str, arguments: &[String]) -> Self {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let agent = Agent::start(
+            &format!("{name}@127.0.0.1"),
+            &[&["--broker", kind.name()], &arguments[..]].concat(),
+        );
+        let gateway = Gateway::start(&[agent.process.address], &[]);
+        let side = Self { agent, gateway };
+        eventually("word of the agent's name", || {
+            let nodes = side.gateway.get("/nodes").json();
+            if nodes["data"][0]["node"] == side.agent.name { Ok(()) } else { Err(nodes.to_string()) }
+        });
+        side
+    }
+
+    pub(crate) fn told_node(&self) -> Value {
+        told_node(&self.gateway, &self.agent.name)
+    }
+
+    pub(crate) fn can(&self, ability: &str) -> bool {
+        self.told_node()["capabilities"].as_array().unwrap().iter().any(|name| name == ability)
+    }
+
+    /// Adds all that agent and gateway say.
+    pub(crate) fn write(&self, written: &mut Written) {
+        let name = &self.agent.name;
+        let answer = |target: &str| String::from_utf8_lossy(&self.gateway.get(target).body).into_owned();
+        written.add(&format!("{name}: the agent's log"), self.agent.process.log());
+        written.add(&format!("{name}: the gateway's log"), self.gateway.process.log());
+        written.add(&format!("{name}: a list"), answer("/clients"));
+        written.add(&format!("{name}: the nodes"), answer("/nodes"));
+    }
+}
+
+/// A node as the gateway tells it.
+fn told_node(gateway: &Gateway, node: &str) -> Value {
+    let response = gateway.get(&format!("/nodes/{}", encode(node)));
+    assert_eq!(response.status, 200, "{}", String::from_utf8_lossy(&response.body));
+    response.json()["data"].clone()
+}
+
+fn await_agreement(gateway: &Gateway, node: &str) {
+    eventually("agreement of agent and broker", || {
+        let node = gateway.get(&format!("/nodes/{}", encode(node))).json();
+        let node = &node["data"];
+        let agrees =
+            node["state"] == "connected" && node["broker_error"].is_null() && !node["resynced_at"].is_null();
+        if agrees { Ok(()) } else { Err(node.to_string()) }
+    });
 }

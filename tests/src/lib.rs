@@ -11,6 +11,8 @@
 //! - [`mosquitto`]: a broker of its own, with the agent as its plugin.
 //! - [`mqtt`]: an MQTT client that counts its own bytes and packets.
 //! - [`brokers`]: brokers of other makers, each in a process of its own.
+//! - [`certs`]: certificates, and a client that trusts them.
+//! - [`written`]: the search for secrets in what was written.
 //! - [`mod@bench`]: what the benchmark computes.
 //! - [`rows`] and [`model`]: made-up clients, and what any list of them must look like.
 //! - [`mod@truth`] and [`asker`]: what may be answered while nodes fail, and somebody who asks for everything and checks it.
@@ -22,6 +24,7 @@ pub mod asker;
 pub mod bench;
 pub mod binaries;
 pub mod brokers;
+pub mod certs;
 pub mod hosts;
 pub mod http;
 pub mod model;
@@ -33,3 +36,4 @@ pub mod rows;
 pub mod sandbox;
 pub mod truth;
 pub mod wait;
+pub mod written;

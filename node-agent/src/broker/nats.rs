@@ -31,6 +31,7 @@
 mod events;
 mod kick;
 mod live;
+mod login;
 mod look;
 mod monitor;
 mod records;
@@ -47,6 +48,7 @@ use rollcall_proto::SortField;
 use rollcall_proto::v1::Statistics;
 use tokio::sync::{Notify, mpsc};
 
+use self::login::Login;
 use self::monitor::{Monitor, Server};
 use self::records::{Account, Record};
 pub use self::settings::{NatsAccount, NatsLogin, NatsSettings, StartError};
@@ -72,13 +74,13 @@ struct Node {
     monitor: Monitor,
     /// By account.
     accounts: HashMap<String, Account>,
-    system: Option<async_nats::Client>,
+    system: Option<Login>,
     takeover: Takeover,
     sessions: Mutex<Sessions<Extra>>,
     /// What was last learnt of the server; `None`: it has to be learnt (again).
     server: Mutex<Option<Server>>,
-    /// Something happened to a client.
-    changed: Notify,
+    /// Something happened to a client, or may have while nobody could say so.
+    changed: Arc<Notify>,
     figures: Vec<SortField>,
     info: Mutex<BrokerInfo>,
 }
@@ -108,14 +110,16 @@ impl NatsBroker {
     /// A setting or file that cannot be used.
     pub async fn open(settings: &NatsSettings) -> Result<Self, StartError> {
         let files = settings.read()?;
-        let within = Duration::from_millis(settings.timeout_ms);
+        let changed = Arc::new(Notify::new());
+        let login = async |username: &str, password| {
+            Login::open(settings, username, password, &files, &changed).await
+        };
         let mut accounts = HashMap::new();
         for (account, password) in settings.accounts.iter().zip(&files.accounts) {
-            let client = settings.connect(&account.username, password, &files).await?;
-            accounts.insert(account.name.clone(), Account::new(client, within));
+            accounts.insert(account.name.clone(), Account::new(login(&account.username, password).await?));
         }
         let system = match (&settings.system, &files.system) {
-            (Some(login), Some(password)) => Some(settings.connect(&login.username, password, &files).await?),
+            (Some(system), Some(password)) => Some(login(&system.username, password).await?),
             _ => None,
         };
         let figures: Vec<SortField> = match accounts.is_empty() {
@@ -139,7 +143,7 @@ impl NatsBroker {
             settings: settings.clone(),
             sessions: Mutex::default(),
             server: Mutex::default(),
-            changed: Notify::new(),
+            changed,
             figures,
             info: Mutex::new(info),
         };

@@ -15,14 +15,22 @@ mod sessions;
 pub(super) use follow::{Source, follow};
 pub(super) use sessions::{Found, Seen, Sessions, lock};
 
-/// Checks what the settings of all of them have in common.
-pub(super) fn check_times(poll_interval_ms: u64, timeout_ms: u64) -> Result<(), String> {
+/// Checks what the settings of all of them have in common; the broker gives pages of so many rows at the most.
+pub(super) fn check_common(
+    poll_interval_ms: u64,
+    timeout_ms: u64,
+    page_size: usize,
+    max_page_size: usize,
+) -> Result<(), String> {
     for (key, value, most) in
         [("poll_interval_ms", poll_interval_ms, 3_600_000), ("timeout_ms", timeout_ms, 60_000)]
     {
         if !(100..=most).contains(&value) {
             return Err(format!("{key} is {value}, expected 100 to {most}"));
         }
+    }
+    if !(1..=max_page_size).contains(&page_size) {
+        return Err(format!("page_size is {page_size}, expected 1 to {max_page_size}"));
     }
     Ok(())
 }

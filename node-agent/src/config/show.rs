@@ -137,6 +137,7 @@ fn nats(f: &mut fmt::Formatter<'_>, settings: &NatsSettings) -> fmt::Result {
         accounts,
         poll_interval_ms,
         timeout_ms,
+        page_size,
     } = settings;
     writeln!(f, "\n[nats]\nurl = {}\nclient_address = {}", text(url), text(client_address))?;
     for (key, value) in [("server_name", server_name), ("mqtt_address", mqtt_address)] {
@@ -147,7 +148,7 @@ fn nats(f: &mut fmt::Formatter<'_>, settings: &NatsSettings) -> fmt::Result {
     if let Some(file) = tls_ca {
         writeln!(f, "tls_ca = {}", path(file))?;
     }
-    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")?;
+    polled(f, *poll_interval_ms, *timeout_ms, *page_size)?;
     if let Some(NatsLogin { username, password_file }) = system {
         writeln!(f, "\n[nats.system]\nusername = {}", text(username))?;
         writeln!(f, "password_file = {}", path(password_file))?;
@@ -161,8 +162,17 @@ fn nats(f: &mut fmt::Formatter<'_>, settings: &NatsSettings) -> fmt::Result {
 
 #[cfg(feature = "rabbitmq")]
 fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Result {
-    let RabbitmqSettings { url, username, password_file, tls_ca, node, poll_interval_ms, timeout_ms, front } =
-        settings;
+    let RabbitmqSettings {
+        url,
+        username,
+        password_file,
+        tls_ca,
+        node,
+        poll_interval_ms,
+        timeout_ms,
+        page_size,
+        front,
+    } = settings;
     writeln!(f, "\n[rabbitmq]\nurl = {}\nusername = {}", text(url), text(username))?;
     for (key, file) in [("password_file", password_file), ("tls_ca", tls_ca)] {
         if let Some(file) = file {
@@ -172,7 +182,7 @@ fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Res
     if let Some(node) = node {
         writeln!(f, "node = {}", text(node))?;
     }
-    writeln!(f, "poll_interval_ms = {poll_interval_ms}\ntimeout_ms = {timeout_ms}")?;
+    polled(f, *poll_interval_ms, *timeout_ms, *page_size)?;
     if let Some(FrontSettings { listen, forward, tls_cert, tls_key }) = front {
         writeln!(f, "\n[rabbitmq.front]\nlisten = \"{listen}\"\nforward = \"{forward}\"")?;
         for (key, file) in [("tls_cert", tls_cert), ("tls_key", tls_key)] {
@@ -182,6 +192,12 @@ fn rabbitmq(f: &mut fmt::Formatter<'_>, settings: &RabbitmqSettings) -> fmt::Res
         }
     }
     Ok(())
+}
+
+/// What the settings of all brokers that are polled have in common.
+#[cfg(feature = "polled")]
+fn polled(f: &mut fmt::Formatter<'_>, interval_ms: u64, timeout_ms: u64, page_size: usize) -> fmt::Result {
+    writeln!(f, "poll_interval_ms = {interval_ms}\ntimeout_ms = {timeout_ms}\npage_size = {page_size}")
 }
 
 fn path(path: &Path) -> String {

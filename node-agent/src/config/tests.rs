@@ -242,12 +242,12 @@ fn the_settings_shown_can_be_used_as_a_file() {
         cases.push(("[embedded]\nmax_inflight = 7\nmax_retained = 8\ncounting_front = true", vec![]));
     }
     if cfg!(feature = "rabbitmq") {
-        let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100\n\
+        let text = "[rabbitmq]\nurl = 'https://h:1/b\"'\ntls_ca = 'a'\nnode = 'r@h'\npoll_interval_ms = 100\npage_size = 7\n\
                     front = { listen = '[::1]:1', forward = '127.0.0.1:2', tls_cert = 'c', tls_key = 'k' }";
         cases.push((text, vec!["--broker", "rabbitmq", "--rabbitmq-password-file", "p"]));
     }
     if cfg!(feature = "nats") {
-        let text = "[nats]\nserver_name = 'n'\nmqtt_address = 'h:1'\ntimeout_ms = 60000\n\
+        let text = "[nats]\nserver_name = 'n'\nmqtt_address = 'h:1'\ntimeout_ms = 60000\npage_size = 1\n\
                     system = { username = 'u', password_file = 'p' }\n\
                     accounts = [{ name = '$G', username = 'v', password_file = 'q' }]";
         cases.push((text, vec!["--broker", "nats", "--nats-client-address", "[::1]:4"]));
@@ -298,6 +298,10 @@ fn settings_of_rabbitmq_are_checked_and_overridden_by_flags() {
         refused(&file, "[rabbitmq]\npoll_interval_ms = 99"),
         "[rabbitmq] poll_interval_ms is 99, expected 100 to 3600000"
     );
+    assert_eq!(
+        refused(&file, "[rabbitmq]\npage_size = 501"),
+        "[rabbitmq] page_size is 501, expected 1 to 500"
+    );
     let front =
         |keys: &str| refused(&file, &format!("[rabbitmq]\nfront = {{ listen = '127.0.0.1:1', {keys} }}"));
     assert_eq!(
@@ -335,6 +339,7 @@ fn settings_of_nats_are_checked() {
         "[nats] mqtt_address is \":1\", expected host and port, such as 127.0.0.1:4222"
     );
     assert_eq!(refused("timeout_ms = 60001"), "[nats] timeout_ms is 60001, expected 100 to 60000");
+    assert_eq!(refused("page_size = 0"), "[nats] page_size is 0, expected 1 to 1024");
     let login = "{ name = 'A', username = 'u', password_file = 'p' }";
     assert_eq!(
         refused(&format!("accounts = [{login}, {login}]")),

@@ -4,13 +4,16 @@
 //! a case of its own in the suite's world. What a broker cannot do it says by the
 //! trait's methods, and the suite asks less of it.
 
+mod amqp;
 mod nats;
 mod process;
 mod rabbitmq;
 
-use std::net::{SocketAddr, TcpListener};
+use std::any::Any;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 
-pub use self::nats::Nats;
+pub use self::nats::{Given, Nats};
 pub use self::process::BrokerProcess;
 pub use self::rabbitmq::Rabbitmq;
 use crate::mosquitto::Mosquitto;
@@ -22,15 +25,17 @@ pub enum Kind {
     Embedded,
     /// mosquitto, with the agent in its process.
     Mosquitto,
-    /// nats-server.
+    /// nats-server as Debian has it, 2.9.
     Nats,
+    /// nats-server from 2.10 on, which can be asked to close connections.
+    NatsNewer,
     /// rabbitmq-server.
     Rabbitmq,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Embedded, Self::Mosquitto, Self::Nats, Self::Rabbitmq];
+    pub const ALL: [Self; 5] = [Self::Embedded, Self::Mosquitto, Self::Nats, Self::NatsNewer, Self::Rabbitmq];
 
     /// As `--broker` and `GET /nodes` name it.
     #[must_use]
@@ -38,25 +43,35 @@ impl Kind {
         match self {
             Self::Embedded => "embedded",
             Self::Mosquitto => "mosquitto",
-            Self::Nats => "nats",
+            Self::Nats | Self::NatsNewer => "nats",
             Self::Rabbitmq => "rabbitmq",
+        }
+    }
+
+    /// What its tests are called by.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NatsNewer => "nats-newer",
+            kind => kind.name(),
         }
     }
 
     /// Why it cannot be tested here, if so.
     #[must_use]
     pub fn missing(self) -> Option<String> {
-        let (program, package) = match self {
-            Self::Embedded => return None,
-            Self::Mosquitto => {
-                return (!Mosquitto::is_installed())
-                    .then(|| "mosquitto is not installed (Debian: mosquitto)".to_owned());
+        match self {
+            Self::Embedded => None,
+            Self::Mosquitto => (!Mosquitto::is_installed())
+                .then(|| "mosquitto is not installed (Debian: mosquitto)".to_owned()),
+            Self::Nats => nats::missing(false),
+            Self::NatsNewer => nats::missing(true),
+            Self::Rabbitmq => {
+                let is_there = Path::new(rabbitmq::PROGRAM).exists();
+                (!is_there)
+                    .then(|| format!("{} is not installed (Debian: rabbitmq-server)", rabbitmq::PROGRAM))
             }
-            Self::Nats => (nats::PROGRAM, "nats-server"),
-            Self::Rabbitmq => (rabbitmq::PROGRAM, "rabbitmq-server"),
-        };
-        let is_there = std::path::Path::new(program).exists();
-        (!is_there).then(|| format!("{program} is not installed (Debian: {package})"))
+        }
     }
 
     /// Starts it beside its agent; `None` for those that share a process with it.
@@ -65,13 +80,14 @@ impl Kind {
         match self {
             Self::Embedded | Self::Mosquitto => None,
             Self::Nats => Some(Box::new(Nats::start())),
+            Self::NatsNewer => Some(Box::new(Nats::start_newer())),
             Self::Rabbitmq => Some(Box::new(Rabbitmq::start())),
         }
     }
 }
 
 /// A broker in a process of its own. Dropped, it ends.
-pub trait Outside: Send {
+pub trait Outside: Any + Send + Sync {
     /// Where MQTT clients connect.
     fn mqtt(&self) -> SocketAddr;
 
@@ -84,6 +100,15 @@ pub trait Outside: Send {
     /// The zone of those clients.
     fn zone(&self) -> &str;
 
+    /// Another zone, and the user and password of its clients.
+    fn other_zone(&self) -> (&str, (String, String));
+
+    /// Connects as the same user by the broker's own protocol, which is not MQTT.
+    fn connect_otherwise(&self) -> TcpStream;
+
+    /// Whether the broker itself shows a connection from this port.
+    fn shows_port(&self, port: u16) -> bool;
+
     /// Passwords that must never be seen outside of the broker and the agent's files.
     fn secrets(&self) -> Vec<String>;
 
@@ -92,6 +117,13 @@ pub trait Outside: Send {
 
     /// Starts it again where it was, with what it has stored, and waits until it takes MQTT clients.
     fn start_again(&mut self);
+}
+
+/// Writes a configuration of an agent, and gives the arguments that name it.
+fn agent_arguments(folder: &Path, name: &str, text: &str) -> Vec<String> {
+    let config = folder.join(format!("{name}.toml"));
+    std::fs::write(&config, text).expect("a file in a directory of one's own");
+    vec!["--config".to_owned(), config.display().to_string()]
 }
 
 /// A port on loopback that nobody listens on at present.

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use crate::wait::within;
 
 /// How long a broker may take until it listens.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
 
 /// A process in a group of its own, which is killed as a whole when this is dropped.
 #[derive(Debug)]

@@ -1,13 +1,15 @@
 //! rabbitmq-server with MQTT and management, beside nothing else: node name, distribution port, epmd and home are its
 //! own, so that neither another broker nor another test meets it.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use super::{BrokerProcess, Outside, free_port};
+use super::{BrokerProcess, Outside, agent_arguments, amqp, free_port};
+use crate::certs::Certs;
+use crate::http;
 use crate::wait::within;
 
 /// Not the wrapper in the path, which insists on being root or `rabbitmq`.
@@ -19,6 +21,15 @@ const LOGIN: (&str, &str) = ("device", "rabbit-device-s3cret");
 /// The agent's.
 const AGENT: (&str, &str) = ("rollcall", "rabbit-agent-s3cret");
 
+/// Somebody who may look at everything and touch nothing.
+const WATCHER: (&str, &str) = ("watcher", "rabbit-watcher-s3cret");
+
+/// The virtual hosts. MQTT clients are in the first unless their user name begins with another's.
+const VHOSTS: [&str; 2] = ["plant", "yard"];
+
+/// Rows of the pages that agents ask for: few, so that most lists have several.
+const PAGE_SIZE: usize = 100;
+
 /// A running RabbitMQ.
 #[derive(Debug)]
 pub struct Rabbitmq {
@@ -28,13 +39,17 @@ pub struct Rabbitmq {
     ports: Ports,
     /// Where the agent's counting front is to take its clients, if it has one.
     front: Option<u16>,
+    /// Of the management API.
+    certs: Certs,
     directory: TempDir,
 }
 
 #[derive(Debug)]
 struct Ports {
     mqtt: u16,
+    amqp: u16,
     management: u16,
+    management_tls: u16,
     distribution: u16,
     epmd: u16,
 }
@@ -62,17 +77,56 @@ impl Rabbitmq {
         let directory = tempfile::tempdir().expect("a directory");
         let ports = Ports {
             mqtt: free_port(),
+            amqp: free_port(),
             management: free_port(),
+            management_tls: free_port(),
             distribution: free_port(),
             epmd: free_port(),
         };
         let mut epmd = Command::new("epmd");
         epmd.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()]);
         let epmd = BrokerProcess::spawn("epmd", &mut epmd, directory.path());
-        write_configuration(&directory, &ports, front.is_some());
-        let mut rabbitmq = Self { server: None, _epmd: epmd, ports, front, directory };
+        let certs = Certs::new();
+        write_configuration(&directory, &ports, &certs, front.is_some());
+        let mut rabbitmq = Self { server: None, _epmd: epmd, ports, front, certs, directory };
         rabbitmq.start_again();
         rabbitmq
+    }
+
+    /// What an agent needs to be told that asks over TLS, whose authority is in this file; by default the right one.
+    #[must_use]
+    pub fn agent_over_tls(&self, ca: Option<&Path>) -> Vec<String> {
+        let ca = ca.map_or_else(|| self.certs.path("ca.pem"), Path::to_owned);
+        let url = format!("https://{}", Self::address(self.ports.management_tls));
+        let text = self.agent_text(&url, AGENT.0, "agent-password");
+        agent_arguments(self.directory.path(), "over-tls", &format!("{text}tls_ca = \"{}\"\n", ca.display()))
+    }
+
+    /// What an agent needs to be told that logs in so.
+    ///
+    /// # Panics
+    /// If the password cannot be written into a file.
+    #[must_use]
+    pub fn agent_as(&self, username: &str, password: &str) -> Vec<String> {
+        let file = format!("{username}-password-given");
+        std::fs::write(self.path(&file), password).expect("a file in a directory of one's own");
+        let url = format!("http://{}", Self::address(self.ports.management));
+        let text = self.agent_text(&url, username, &file);
+        agent_arguments(self.directory.path(), &format!("as-{username}"), &text)
+    }
+
+    /// The user and password of somebody who may look at everything and touch nothing.
+    #[must_use]
+    pub fn watcher() -> (&'static str, &'static str) {
+        WATCHER
+    }
+
+    fn agent_text(&self, url: &str, username: &str, password_file: &str) -> String {
+        format!(
+            "[rabbitmq]\nurl = \"{url}\"\nusername = \"{username}\"\npassword_file = \"{}\"\n\
+             poll_interval_ms = 250\npage_size = {PAGE_SIZE}\n",
+            self.path(password_file).display()
+        )
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -84,7 +138,7 @@ impl Rabbitmq {
     }
 }
 
-fn write_configuration(directory: &TempDir, ports: &Ports, is_proxied: bool) {
+fn write_configuration(directory: &TempDir, ports: &Ports, certs: &Certs, is_proxied: bool) {
     let write = |name: &str, text: &str| {
         std::fs::write(directory.path().join(name), text).expect("a file in a directory of one's own");
     };
@@ -96,26 +150,41 @@ fn write_configuration(directory: &TempDir, ports: &Ports, is_proxied: bool) {
     let user = |(name, password): (&str, &str), tags: &str| {
         format!(r#"{{"name": "{name}", "password": "{password}", "tags": "{tags}"}}"#)
     };
-    let allow = |(name, _): (&str, &str)| {
-        format!(r#"{{"user": "{name}", "vhost": "plant", "configure": ".*", "write": ".*", "read": ".*"}}"#)
+    let permission = |name: &str, vhost: &str, configure: &str, rest: &str| {
+        format!(
+            r#"{{"user": "{name}", "vhost": "{vhost}", "configure": "{configure}", "write": "{rest}", "read": "{rest}"}}"#
+        )
     };
+    let users = [user(LOGIN, ""), user(AGENT, "administrator"), user(WATCHER, "monitoring")].join(", ");
+    let vhosts = VHOSTS.map(|name| format!(r#"{{"name": "{name}"}}"#)).join(", ");
+    // The agent has what docs/brokers.md says that it needs.
+    let permissions = VHOSTS.map(|vhost| {
+        [
+            permission(LOGIN.0, vhost, ".*", ".*"),
+            permission(AGENT.0, vhost, "mqtt-subscription-.*", ""),
+            permission(WATCHER.0, vhost, "", ""),
+        ]
+        .join(", ")
+    });
     let definitions = format!(
-        r#"{{"users": [{}, {}], "vhosts": [{{"name": "plant"}}], "permissions": [{}, {}]}}"#,
-        user(LOGIN, ""),
-        user(AGENT, "administrator"),
-        allow(LOGIN),
-        allow(AGENT)
+        r#"{{"users": [{users}], "vhosts": [{vhosts}], "permissions": [{}]}}"#,
+        permissions.join(", ")
     );
     write("definitions.json", &definitions);
-    let Ports { mqtt, management, .. } = ports;
+    let Ports { mqtt, amqp, management, management_tls, .. } = ports;
     let settings = [
-        "listeners.tcp = none".to_owned(),
+        format!("listeners.tcp.1 = 127.0.0.1:{amqp}"),
         format!("mqtt.listeners.tcp.1 = 127.0.0.1:{mqtt}"),
-        "mqtt.vhost = plant".to_owned(),
+        format!("mqtt.vhost = {}", VHOSTS[0]),
         format!("mqtt.proxy_protocol = {is_proxied}"),
         "mqtt.allow_anonymous = false".to_owned(),
         "management.tcp.ip = 127.0.0.1".to_owned(),
         format!("management.tcp.port = {management}"),
+        "management.ssl.ip = 127.0.0.1".to_owned(),
+        format!("management.ssl.port = {management_tls}"),
+        format!("management.ssl.cacertfile = {}", certs.text("ca.pem")),
+        format!("management.ssl.certfile = {}", certs.text("agent-127.0.0.1.pem")),
+        format!("management.ssl.keyfile = {}", certs.text("agent-127.0.0.1.key")),
         format!("load_definitions = {}", directory.path().join("definitions.json").display()),
         "collect_statistics_interval = 1000".to_owned(),
     ];
@@ -134,19 +203,13 @@ impl Outside for Rabbitmq {
     }
 
     fn agent_arguments(&self) -> Vec<String> {
-        let config = self.path("agent.toml");
-        let mut text = format!(
-            "[rabbitmq]\nurl = \"http://127.0.0.1:{}\"\nusername = \"{}\"\npassword_file = \"{}\"\npoll_interval_ms = 250\n",
-            self.ports.management,
-            AGENT.0,
-            self.path("agent-password").display()
-        );
+        let url = format!("http://{}", Self::address(self.ports.management));
+        let mut text = self.agent_text(&url, AGENT.0, "agent-password");
         if let Some(front) = self.front {
             let (listen, forward) = (Self::address(front), Self::address(self.ports.mqtt));
             text += &format!("front = {{ listen = \"{listen}\", forward = \"{forward}\" }}\n");
         }
-        std::fs::write(&config, text).expect("a file in a directory of one's own");
-        vec!["--config".to_owned(), config.display().to_string()]
+        agent_arguments(self.directory.path(), "agent", &text)
     }
 
     fn login(&self) -> (String, String) {
@@ -154,11 +217,29 @@ impl Outside for Rabbitmq {
     }
 
     fn zone(&self) -> &str {
-        "plant"
+        VHOSTS[0]
+    }
+
+    fn other_zone(&self) -> (&str, (String, String)) {
+        let vhost = VHOSTS[1];
+        (vhost, (format!("{vhost}:{}", LOGIN.0), LOGIN.1.to_owned()))
+    }
+
+    fn connect_otherwise(&self) -> TcpStream {
+        amqp::connect(Self::address(self.ports.amqp), VHOSTS[0], LOGIN)
+    }
+
+    fn shows_port(&self, port: u16) -> bool {
+        let authorization = http::basic(AGENT.0, AGENT.1);
+        let headers = [("authorization", authorization.as_str())];
+        let address = Self::address(self.ports.management);
+        let connections =
+            http::request(address, "GET", "/api/connections?columns=peer_port", &headers).json();
+        connections.as_array().into_iter().flatten().any(|row| row["peer_port"] == port)
     }
 
     fn secrets(&self) -> Vec<String> {
-        vec![LOGIN.1.to_owned(), AGENT.1.to_owned()]
+        [LOGIN, AGENT, WATCHER].map(|(_, password)| password.to_owned()).into()
     }
 
     fn kill(&mut self) {
@@ -197,7 +278,8 @@ impl Outside for Rabbitmq {
             set(&mut command, name, self.path(file));
         }
         let mut server = BrokerProcess::spawn("rabbitmq-server", &mut command, self.directory.path());
-        server.await_listening(&[Self::address(self.ports.mqtt), Self::address(self.ports.management)]);
+        let Ports { mqtt, amqp, management, management_tls, .. } = self.ports;
+        server.await_listening(&[mqtt, amqp, management, management_tls].map(Self::address));
         self.server = Some(server);
     }
 }

@@ -7,6 +7,7 @@ use futures::stream::select;
 use serde::Deserialize;
 use tracing::warn;
 
+use super::login::Login;
 use super::{Node, lock};
 
 #[derive(Deserialize)]
@@ -21,7 +22,7 @@ struct EventServer {
 
 /// Listens for ever; without a login there is nothing to hear.
 pub(super) async fn listen(node: &Node) {
-    let Some(client) = &node.system else { return std::future::pending().await };
+    let Some(Login { client, .. }) = &node.system else { return std::future::pending().await };
     let subjects = ["$SYS.ACCOUNT.*.CONNECT", "$SYS.ACCOUNT.*.DISCONNECT"];
     let subscribed = futures::try_join!(client.subscribe(subjects[0]), client.subscribe(subjects[1]));
     match subscribed {

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::json;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 use tracing::info;
 
+use super::login::Login;
 use super::look::mqtt_address;
 use super::monitor::Connection;
+use super::records::ApiError;
 use super::{Extra, Node, lock};
 use crate::broker::polled::{self, Found};
 use crate::broker::{BrokerError, Kick, SessionRef};
@@ -21,6 +24,16 @@ const PERSISTENCE: Duration = Duration::from_secs(12);
 
 /// Between looks at something that is about to happen.
 const PAUSE: Duration = Duration::from_millis(25);
+
+/// How the server says that there is no such connection; the code is that of any failure.
+const GONE: &str = "no such client";
+
+/// What the server answers that was asked to close a connection.
+#[derive(Deserialize)]
+struct Closed {
+    #[serde(default)]
+    error: Option<ApiError>,
+}
 
 /// Kicks and waits until it is done. The work goes on when the caller gives up: half of it might have happened.
 pub(super) async fn kick(node: Arc<Node>, session: SessionRef) -> Result<Kick, BrokerError> {
@@ -67,7 +80,7 @@ async fn run(node: Arc<Node>, session: SessionRef) -> Result<Kick, BrokerError> 
         };
         node.takeover.run(&address, &place.zone, &place.clientid).await?;
     } else if let (Some(system), true) = (&node.system, server.is_at_least(2, 10)) {
-        close(&node, system, &server.server_id, seen.extra.cid).await?;
+        close(system, &server.server_id, seen.extra.cid).await?;
     } else {
         return Err(BrokerError::Refused(format!(
             "there is no login for account {:?}, expected one in accounts",
@@ -82,19 +95,19 @@ async fn run(node: Arc<Node>, session: SessionRef) -> Result<Kick, BrokerError> 
 }
 
 /// Asks the server to close a connection; it can from 2.10 on.
-async fn close(
-    node: &Node,
-    system: &async_nats::Client,
-    server_id: &str,
-    cid: u64,
-) -> Result<(), BrokerError> {
-    let subject = format!("$SYS.REQ.SERVER.{server_id}.KICK");
-    let within = Duration::from_millis(node.settings.timeout_ms);
-    let asked = timeout(within, system.request(subject, json!({"cid": cid}).to_string().into())).await;
-    match asked {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(error)) => Err(BrokerError::Unavailable(format!("KICK: {error}"))),
-        Err(_) => Err(BrokerError::Unavailable(format!("KICK: no answer within {} ms", within.as_millis()))),
+async fn close(system: &Login, server_id: &str, cid: u64) -> Result<(), BrokerError> {
+    let answer =
+        system.ask(format!("$SYS.REQ.SERVER.{server_id}.KICK"), json!({"cid": cid}).to_string()).await?;
+    match serde_json::from_slice::<Closed>(&answer) {
+        Ok(Closed { error: None }) => Ok(()),
+        // It has gone by itself; whether it has is looked at anyway.
+        Ok(Closed { error: Some(error) }) if error.description.starts_with(GONE) => Ok(()),
+        Ok(Closed { error: Some(error) }) => {
+            Err(BrokerError::Refused(format!("KICK: {} (code {})", error.description, error.code)))
+        }
+        Err(error) => {
+            Err(BrokerError::Refused(format!("KICK: the answer is not understood: {:?}", error.classify())))
+        }
     }
 }
 

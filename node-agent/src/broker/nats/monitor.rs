@@ -9,11 +9,9 @@ use super::settings::{Files, NatsSettings, StartError};
 use crate::broker::BrokerError;
 use crate::broker::http::{HttpClient, HttpError, encode};
 
-/// Connections of one page.
-const PAGE: usize = 1_024;
-
 pub(super) struct Monitor {
     http: HttpClient,
+    page_size: usize,
 }
 
 /// Who answers.
@@ -71,7 +69,7 @@ impl Monitor {
         let within = Duration::from_millis(settings.timeout_ms);
         let http = HttpClient::new(&settings.url, files.ca.as_deref(), None, within)
             .map_err(StartError::Settings)?;
-        Ok(Self { http })
+        Ok(Self { http, page_size: settings.page_size })
     }
 
     pub(super) async fn server(&self) -> Result<Server, BrokerError> {
@@ -89,9 +87,9 @@ impl Monitor {
         let mut all: Option<Connections> = None;
         let mut offset = 0;
         loop {
-            let path = format!("/connz?auth=true&limit={PAGE}&offset={offset}");
+            let path = format!("/connz?auth=true&limit={}&offset={offset}", self.page_size);
             let page: Page = self.http.get(&path).await.map_err(explain)?;
-            let is_last = page.connections.len() < PAGE || offset + PAGE >= page.total;
+            let is_last = page.connections.len() < self.page_size || offset + self.page_size >= page.total;
             let all = all.get_or_insert_with(|| Connections {
                 server_id: page.server_id.clone(),
                 rows: Vec::new(),
@@ -107,7 +105,7 @@ impl Monitor {
             if is_last {
                 break;
             }
-            offset += PAGE;
+            offset += self.page_size;
         }
         all.ok_or_else(|| BrokerError::Refused("/connz: no page".to_owned()))
     }

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -15,8 +14,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
 
+use super::login::Login;
 use crate::broker::BrokerError;
 
 const STREAM: &str = "$MQTT_sess";
@@ -29,8 +28,7 @@ const NOT_FOUND: u64 = 404;
 
 /// A login of an account.
 pub(super) struct Account {
-    client: async_nats::Client,
-    within: Duration,
+    login: Login,
     known: Mutex<Known>,
 }
 
@@ -107,16 +105,17 @@ struct Failure {
     error: Option<ApiError>,
 }
 
+/// How the server says no.
 #[derive(Deserialize)]
-struct ApiError {
-    code: u64,
+pub(super) struct ApiError {
+    pub(super) code: u64,
     #[serde(default)]
-    description: String,
+    pub(super) description: String,
 }
 
 impl Account {
-    pub(super) fn new(client: async_nats::Client, within: Duration) -> Self {
-        Self { client, within, known: Mutex::default() }
+    pub(super) fn new(login: Login) -> Self {
+        Self { login, known: Mutex::default() }
     }
 
     /// All records there are now.
@@ -184,22 +183,13 @@ impl Account {
         subject: &str,
         question: &Value,
     ) -> Result<Option<T>, BrokerError> {
-        let request = self.client.request(format!("$JS.API.{subject}"), question.to_string().into());
-        let answer = timeout(self.within, request)
-            .await
-            .map_err(|_| {
-                BrokerError::Unavailable(format!(
-                    "{subject}: no answer within {} ms",
-                    self.within.as_millis()
-                ))
-            })?
-            .map_err(|error| BrokerError::Unavailable(format!("{subject}: {error}")))?;
+        let answer = self.login.ask(format!("$JS.API.{subject}"), question.to_string()).await?;
         let explain = |error: serde_json::Error| {
             BrokerError::Refused(format!("{subject}: the answer is not understood: {:?}", error.classify()))
         };
-        let failure: Failure = serde_json::from_slice(&answer.payload).map_err(explain)?;
+        let failure: Failure = serde_json::from_slice(&answer).map_err(explain)?;
         match failure.error {
-            None => serde_json::from_slice(&answer.payload).map(Some).map_err(explain),
+            None => serde_json::from_slice(&answer).map(Some).map_err(explain),
             Some(error) if error.code == NOT_FOUND => Ok(None),
             Some(error) => Err(BrokerError::Refused(format!("{subject}: {}", error.description))),
         }

@@ -1,21 +1,16 @@
 //! Where the server is, and as whom to ask it.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use async_nats::ConnectOptions;
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::broker::http::{check_url, client_tls};
-use crate::broker::polled::check_times;
+use crate::broker::polled::check_common;
 use crate::broker::secret::Secret;
 
-/// The pause before a connection that was lost is made again; it grows by itself with every attempt.
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-
-/// The longest such pause.
-const LAST_RETRY: Duration = Duration::from_secs(1);
+/// The most connections of one page that the server gives unless it is told otherwise.
+const MAX_PAGE: usize = 1_024;
 
 /// Settings of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -39,6 +34,8 @@ pub struct NatsSettings {
     pub poll_interval_ms: u64,
     /// How long one answer may take, milliseconds, 100 to 60,000.
     pub timeout_ms: u64,
+    /// Connections of one page of a list, 1 to 1,024: smaller ones are answered sooner, and there are more of them.
+    pub page_size: usize,
 }
 
 /// A user of the server.
@@ -75,6 +72,7 @@ impl Default for NatsSettings {
             accounts: Vec::new(),
             poll_interval_ms: 2_000,
             timeout_ms: 5_000,
+            page_size: MAX_PAGE,
         }
     }
 }
@@ -107,7 +105,7 @@ impl NatsSettings {
         if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(format!("accounts name {:?} twice, expected one login of each", twice[0]));
         }
-        check_times(self.poll_interval_ms, self.timeout_ms)
+        check_common(self.poll_interval_ms, self.timeout_ms, self.page_size, MAX_PAGE)
     }
 
     pub(super) fn read(&self) -> Result<Files, StartError> {
@@ -128,34 +126,6 @@ impl NatsSettings {
                 .iter()
                 .map(|account| secret(&account.password_file))
                 .collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// A connection of NATS that is made in the background, and again whenever it is lost.
-    pub(super) async fn connect(
-        &self,
-        username: &str,
-        password: &Secret,
-        files: &Files,
-    ) -> Result<async_nats::Client, StartError> {
-        let within = Duration::from_millis(self.timeout_ms);
-        let mut options =
-            ConnectOptions::with_user_and_password(username.to_owned(), password.reveal().to_owned())
-                .name("rollcall-agent")
-                .retry_on_initial_connect()
-                .ignore_discovered_servers()
-                .connection_timeout(within)
-                .request_timeout(Some(within))
-                .reconnect_delay_callback(|attempts| {
-                    FIRST_RETRY.saturating_mul(attempts as u32).min(LAST_RETRY)
-                })
-                .event_callback(async |event| tracing::debug!(%event, "connection to NATS"));
-        if let Some(ca) = &files.ca {
-            let tls = client_tls(Some(ca)).map_err(StartError::Settings)?;
-            options = options.tls_client_config(tls).require_tls(true);
-        }
-        options.connect(self.client_address.as_str()).await.map_err(|error| {
-            StartError::Settings(format!("client_address is {:?}: {error}", self.client_address))
         })
     }
 }

@@ -102,6 +102,11 @@ impl<E: Clone> Sessions<E> {
         self.known.values()
     }
 
+    /// All sessions as last seen, and where they are.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (&Place, &Seen<E>)> {
+        self.known.iter()
+    }
+
     /// Whether a session of this client is known.
     pub(crate) fn knows(&self, zone: &str, clientid: &str) -> bool {
         self.known.contains_key(&Place { zone: zone.to_owned(), clientid: clientid.to_owned() })

@@ -1,8 +1,13 @@
 //! The paths of the management API and what is read of their answers.
 //!
-//! Lists come in pages of 500, the most the API allows. It writes some keys twice (`client_properties`), so only the
-//! columns that are needed are asked for.
+//! Lists come in pages, except that of bindings, which the API gives as a whole or by virtual host, whatever page is asked
+//! for. It writes some keys twice (`client_properties`), so only the columns that are needed are asked for.
+//!
+//! Connections of other protocols are left out here, by `protocol`: the API can filter a list by the connection's name and
+//! by nothing else. Decided against: filtering by the listener's port at the end of that name, because behind a proxy it is
+//! what the PROXY header says.
 
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -13,9 +18,6 @@ use super::settings::{RabbitmqSettings, StartError};
 use crate::broker::BrokerError;
 use crate::broker::http::{HttpClient, HttpError, encode};
 use crate::broker::secret::Secret;
-
-/// Rows of one page.
-const PAGE: usize = 500;
 
 /// Pages of one list: more is a list without end.
 const MAX_PAGES: usize = 20_000;
@@ -28,6 +30,7 @@ const QUEUE_SUFFIXES: [&str; 2] = ["qos0", "qos1"];
 
 pub(super) struct Api {
     http: HttpClient,
+    page_size: usize,
 }
 
 /// Who answers.
@@ -66,7 +69,8 @@ pub(super) struct Connection {
     peer_host: Option<String>,
     peer_port: Option<u16>,
     pub(super) connected_at: Option<i64>,
-    variable_map: Option<VariableMap>,
+    #[serde(default)]
+    variable_map: Maybe<VariableMap>,
     pub(super) recv_oct: Option<u64>,
     pub(super) recv_cnt: Option<u64>,
     pub(super) send_oct: Option<u64>,
@@ -91,7 +95,7 @@ pub(super) struct Queue {
     #[serde(default)]
     pub(super) auto_delete: bool,
     #[serde(default)]
-    arguments: Arguments,
+    arguments: Maybe<Arguments>,
     pub(super) consumers: Option<u64>,
     pub(super) messages_ready: Option<u64>,
     pub(super) messages_unacknowledged: Option<u64>,
@@ -100,55 +104,73 @@ pub(super) struct Queue {
     consumer_details: Vec<Consumer>,
 }
 
-/// A channel of a connection; MQTT has one.
+/// A channel of a connection; one of MQTT has two, as a rule.
 #[derive(Debug, Deserialize)]
-pub(super) struct Channel {
-    connection_details: Option<ConnectionName>,
+struct Channel {
     #[serde(default)]
-    pub(super) message_stats: MessageStats,
-    pub(super) prefetch_count: Option<u64>,
+    name: String,
+    #[serde(default)]
+    connection_details: Maybe<ConnectionName>,
+    #[serde(default)]
+    message_stats: Maybe<MessageStats>,
+    prefetch_count: Option<u64>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct MessageStats {
-    pub(super) publish: Option<u64>,
-    pub(super) deliver: Option<u64>,
-    pub(super) deliver_no_ack: Option<u64>,
+struct MessageStats {
+    publish: Option<u64>,
+    deliver: Option<u64>,
+    deliver_no_ack: Option<u64>,
+}
+
+/// What the channels of one connection say together. Statistics leave out what has not happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Channels {
+    pub(super) published: u64,
+    pub(super) delivered: u64,
+    pub(super) prefetch_count: Option<u64>,
 }
 
 /// A queue's binding to an exchange.
 #[derive(Debug, Deserialize)]
 pub(super) struct Binding {
     pub(super) source: String,
-    pub(super) vhost: String,
     pub(super) destination: String,
 }
 
-/// The API writes no arguments as an empty list.
+/// An object: the API writes an empty one as an empty list.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Arguments {
-    Some(SomeArguments),
+enum Maybe<T> {
+    Some(T),
     None(serde::de::IgnoredAny),
 }
 
-impl Default for Arguments {
+impl<T> Default for Maybe<T> {
     fn default() -> Self {
         Self::None(serde::de::IgnoredAny)
     }
 }
 
+impl<T> Maybe<T> {
+    fn as_ref(&self) -> Option<&T> {
+        match self {
+            Self::Some(some) => Some(some),
+            Self::None(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Deserialize)]
-struct SomeArguments {
+struct Arguments {
     #[serde(rename = "x-expires")]
     expires: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Consumer {
-    Known { channel_details: ConnectionName },
-    Unknown(serde::de::IgnoredAny),
+struct Consumer {
+    #[serde(default)]
+    channel_details: Maybe<ConnectionName>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -175,7 +197,7 @@ const CONNECTION: &str =
 const TRAFFIC: &str = "name,vhost,recv_oct,recv_cnt,send_oct,send_cnt,reductions";
 const QUEUE: &str =
     "name,vhost,node,durable,auto_delete,arguments,consumers,messages_ready,messages_unacknowledged";
-const CHANNEL: &str = "connection_details.name,prefetch_count,message_stats.publish,message_stats.deliver,message_stats.deliver_no_ack";
+const CHANNEL: &str = "name,connection_details.name,prefetch_count,message_stats.publish,message_stats.deliver,message_stats.deliver_no_ack";
 
 impl Api {
     pub(super) fn open(settings: &RabbitmqSettings) -> Result<Self, StartError> {
@@ -202,7 +224,7 @@ impl Api {
                 Some(path) => file("tls_ca", path, reason),
                 None => StartError::Settings(reason),
             })?;
-        Ok(Self { http })
+        Ok(Self { http, page_size: settings.page_size })
     }
 
     pub(super) async fn overview(&self) -> Result<Overview, BrokerError> {
@@ -220,8 +242,8 @@ impl Api {
         self.list("/api/connections", "", CONNECTION).await
     }
 
-    pub(super) async fn traffic(&self) -> Result<Vec<Connection>, BrokerError> {
-        Ok(self.list("/api/connections", "", TRAFFIC).await?.rows)
+    pub(super) async fn traffic(&self) -> Result<Listed<Connection>, BrokerError> {
+        self.list("/api/connections", "", TRAFFIC).await
     }
 
     pub(super) async fn connection(&self, name: &str) -> Result<Option<Connection>, BrokerError> {
@@ -233,9 +255,15 @@ impl Api {
         self.http.delete(&format!("/api/connections/{}", encode(name))).await.map_err(explain)
     }
 
-    /// The queues of all clients.
+    /// The queues of all clients, once each.
     pub(super) async fn queues(&self) -> Result<Listed<Queue>, BrokerError> {
-        self.list("/api/queues", &format!("&name={QUEUE_PREFIX}"), QUEUE).await
+        let mut listed = self.list("/api/queues", &format!("&name={QUEUE_PREFIX}"), QUEUE).await?;
+        if listed.is_in_pieces {
+            // One that moves to a later page while they are read is in both.
+            let mut known = HashSet::with_capacity(listed.rows.len());
+            listed.rows.retain(|queue: &Queue| known.insert((queue.vhost.clone(), queue.name.clone())));
+        }
+        Ok(listed)
     }
 
     pub(super) async fn queue(&self, vhost: &str, name: &str) -> Result<Option<Queue>, BrokerError> {
@@ -264,17 +292,36 @@ impl Api {
         self.http.get(&path).await.map_err(explain)
     }
 
-    pub(super) async fn bindings(&self) -> Result<Vec<Binding>, BrokerError> {
-        self.http.get("/api/bindings?columns=source,vhost,destination").await.map_err(explain)
+    /// All bindings of a virtual host.
+    pub(super) async fn bindings(&self, vhost: &str) -> Result<Vec<Binding>, BrokerError> {
+        let path = format!("/api/bindings/{}?columns=source,destination", encode(vhost));
+        self.http.get(&path).await.map_err(explain)
     }
 
-    pub(super) async fn connection_channels(&self, name: &str) -> Result<Vec<Channel>, BrokerError> {
+    /// What the channels of a connection say; `None` while there is none.
+    pub(super) async fn connection_channels(&self, name: &str) -> Result<Option<Channels>, BrokerError> {
         let path = format!("/api/connections/{}/channels?columns={CHANNEL}", encode(name));
-        Ok(self.http.find(&path).await.map_err(explain)?.unwrap_or_default())
+        let channels: Option<Vec<Channel>> = self.http.find(&path).await.map_err(explain)?;
+        let channels = channels.unwrap_or_default();
+        Ok((!channels.is_empty()).then(|| channels.iter().fold(Channels::default(), Channels::and)))
     }
 
-    pub(super) async fn channels(&self) -> Result<Vec<Channel>, BrokerError> {
-        Ok(self.list("/api/channels", "", CHANNEL).await?.rows)
+    /// The same of all connections, by their names.
+    pub(super) async fn channels(&self) -> Result<HashMap<String, Channels>, BrokerError> {
+        let listed: Listed<Channel> = self.list("/api/channels", "", CHANNEL).await?;
+        let mut channels: HashMap<String, Channels> = HashMap::new();
+        let mut known = HashSet::with_capacity(listed.rows.len());
+        for channel in &listed.rows {
+            let Some(name) = channel.connection_details.as_ref().and_then(|of| of.name.as_ref()) else {
+                continue;
+            };
+            // One that moves to a later page while they are read is in both.
+            if known.insert(channel.name.as_str()) {
+                let of_connection = channels.entry(name.clone()).or_default();
+                *of_connection = of_connection.and(channel);
+            }
+        }
+        Ok(channels)
     }
 
     async fn list<T: DeserializeOwned>(
@@ -285,7 +332,8 @@ impl Api {
     ) -> Result<Listed<T>, BrokerError> {
         let mut rows = Vec::new();
         for number in 1..=MAX_PAGES {
-            let path = format!("{path}?page={number}&page_size={PAGE}{condition}&columns={columns}");
+            let page_size = self.page_size;
+            let path = format!("{path}?page={number}&page_size={page_size}{condition}&columns={columns}");
             let page: Page<T> = match self.http.get(&path).await {
                 Ok(page) => page,
                 // The list has become shorter meanwhile.
@@ -362,26 +410,33 @@ impl Queue {
 
     /// How long it outlives the connection, seconds; `None`: for ever.
     pub(super) fn expiry_interval(&self) -> Option<u32> {
-        match &self.arguments {
-            Arguments::Some(arguments) => {
-                arguments.expires.map(|ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX))
-            }
-            Arguments::None(_) => None,
-        }
+        let expires = self.arguments.as_ref()?.expires;
+        expires.map(|ms| u32::try_from(ms / 1_000).unwrap_or(u32::MAX))
     }
 
     /// The connections that consume from it, as far as the API tells.
     pub(super) fn consumers(&self) -> impl Iterator<Item = &str> {
-        self.consumer_details.iter().filter_map(|consumer| match consumer {
-            Consumer::Known { channel_details } => channel_details.name.as_deref(),
-            Consumer::Unknown(_) => None,
-        })
+        self.consumer_details.iter().filter_map(|consumer| consumer.channel_details.as_ref()?.name.as_deref())
     }
 }
 
-impl Channel {
-    pub(super) fn connection(&self) -> Option<&str> {
-        self.connection_details.as_ref()?.name.as_deref()
+impl Binding {
+    /// Every queue is bound to the default exchange, whose name is empty, besides.
+    pub(super) fn is_subscription(&self) -> bool {
+        !self.source.is_empty()
+    }
+}
+
+impl Channels {
+    fn and(self, channel: &Channel) -> Self {
+        let counted = |count: fn(&MessageStats) -> Option<u64>| {
+            channel.message_stats.as_ref().and_then(count).unwrap_or_default()
+        };
+        Self {
+            published: self.published + counted(|of| of.publish),
+            delivered: self.delivered + counted(|of| of.deliver) + counted(|of| of.deliver_no_ack),
+            prefetch_count: self.prefetch_count.max(channel.prefetch_count),
+        }
     }
 }
 
@@ -435,6 +490,15 @@ mod tests {
         assert_eq!(connection_name(&connection.identity()), connection.name);
         let amqp: Connection = serde_json::from_str(&text.replace("MQTT 3.1.0", "AMQP 0-9-1")).unwrap();
         assert_eq!(amqp.clientid(), None);
+
+        let text = r#"[{"name":"x (1)","connection_details":{"name":"x"},"prefetch_count":10,"message_stats":{"publish":2}},
+            {"name":"x (2)","connection_details":{"name":"x"},"prefetch_count":0,"message_stats":{"publish":1,"deliver_no_ack":3}},
+            {"name":"y (1)","connection_details":[],"message_stats":[]}]"#;
+        let channels: Vec<Channel> = serde_json::from_str(text).unwrap();
+        let both = Channels { published: 3, delivered: 3, prefetch_count: Some(10) };
+        assert_eq!(channels[..2].iter().fold(Channels::default(), Channels::and), both);
+        assert_eq!(Channels::default().and(&channels[2]), Channels::default());
+        assert!(channels[2].connection_details.as_ref().is_none());
 
         for (arguments, expected) in [(r#"{"x-expires":86400000}"#, Some(86_400)), ("{}", None), ("[]", None)]
         {

@@ -14,7 +14,7 @@ use futures::stream::{self, StreamExt as _};
 use rollcall_proto::address;
 use rollcall_proto::v1::{Client, ConnState};
 
-use super::api::{Connection, Overview, Queue, connection_name};
+use super::api::{Connection, Overview, Queue, connection_name, queue_name};
 use super::{Extra, Node, lock};
 use crate::broker::BrokerError;
 use crate::broker::polled::{self, Seen};
@@ -36,7 +36,7 @@ struct Queues {
 pub(super) async fn look(node: &Node) -> Result<Vec<Seen<Extra>>, BrokerError> {
     let name = responsible_for(node).await?;
     let mut queues: HashMap<Key, Queues> = HashMap::new();
-    for queue in node.api.queues().await?.rows {
+    for queue in all_queues(node).await? {
         let Some((clientid, qos)) = queue.of() else { continue };
         let key = (queue.vhost.clone(), clientid.to_owned());
         let of_client = queues.entry(key).or_default();
@@ -104,6 +104,32 @@ fn mqtt_addresses(overview: &Overview, name: &str) -> Vec<String> {
     addresses.sort();
     addresses.dedup();
     addresses
+}
+
+/// The queues of all clients of the cluster. As with connections, those that slipped through between pages are asked for:
+/// a session must not end because another one did.
+async fn all_queues(node: &Node) -> Result<Vec<Queue>, BrokerError> {
+    let listed = node.api.queues().await?;
+    let mut queues = listed.rows;
+    if listed.is_in_pieces {
+        let listed: HashSet<(&str, &str)> =
+            queues.iter().map(|queue| (queue.vhost.as_str(), queue.name.as_str())).collect();
+        let missing: Vec<Key> = {
+            let sessions = polled::lock(&node.sessions);
+            let names = sessions.places().flat_map(|(place, seen)| {
+                let has = move |qos: &usize| seen.extra.queues[*qos];
+                (0..2).filter(has).map(|qos| (place.zone.clone(), queue_name(&place.clientid, qos)))
+            });
+            names.filter(|(vhost, name)| !listed.contains(&(vhost.as_str(), name.as_str()))).collect()
+        };
+        let mut answers = stream::iter(missing)
+            .map(async |(vhost, name)| node.api.queue(&vhost, &name).await)
+            .buffer_unordered(AT_ONCE);
+        while let Some(answer) = answers.next().await {
+            queues.extend(answer?);
+        }
+    }
+    Ok(queues)
 }
 
 /// All connections of the cluster. A list in pages can miss a row that moves from one to another while it is read, so

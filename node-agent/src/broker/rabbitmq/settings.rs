@@ -8,8 +8,11 @@ use serde::Deserialize;
 use thiserror::Error;
 
 use crate::broker::http::check_url;
-use crate::broker::polled::check_times;
+use crate::broker::polled::check_common;
 use crate::front;
+
+/// The most rows of one page that the API gives.
+const MAX_PAGE: usize = 500;
 
 /// Settings of the adapter.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -29,6 +32,8 @@ pub struct RabbitmqSettings {
     pub poll_interval_ms: u64,
     /// How long one answer may take, milliseconds, 100 to 60,000.
     pub timeout_ms: u64,
+    /// Rows of one page of a list, 1 to 500: smaller ones are answered sooner, and there are more of them.
+    pub page_size: usize,
     /// Where the agent takes MQTT clients itself, to count what passes. Default: they connect to RabbitMQ.
     pub front: Option<FrontSettings>,
 }
@@ -57,6 +62,7 @@ impl Default for RabbitmqSettings {
             node: None,
             poll_interval_ms: 2_000,
             timeout_ms: 5_000,
+            page_size: MAX_PAGE,
             front: None,
         }
     }
@@ -85,7 +91,7 @@ impl RabbitmqSettings {
         if let Some(front) = &self.front {
             front.check()?;
         }
-        check_times(self.poll_interval_ms, self.timeout_ms)
+        check_common(self.poll_interval_ms, self.timeout_ms, self.page_size, MAX_PAGE)
     }
 }
 
