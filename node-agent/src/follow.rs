@@ -264,7 +264,8 @@ mod tests {
     impl Followed {
         async fn with(clients: &[(&str, u64)]) -> Self {
             let index = Arc::new(Index::new("a"));
-            let followed = Self { follower: Follower::new(Arc::clone(&index)), queries: Queries::new(index) };
+            let followed =
+                Self { follower: Follower::new(Arc::clone(&index)), queries: Queries::new(index, 1) };
             followed.begin(clients).await;
             assert!(!followed.follower.is_known());
             followed.follower.apply(ClientChange::ResyncDone).await;

@@ -1,8 +1,9 @@
 //! What a request may ask of the index, and the snapshots that let several requests ask one state of it.
 //!
 //! A survey fixes a [`Listing`] under a random number; surveys and lists that name it read that one, so their ranks
-//! agree. A snapshot lives for [`KEPT`] after its last use. At most [`MOST_SNAPSHOTS`] of them are kept, and [`MOST_BYTES`] of
-//! what they hold for themselves: rows picked for them, of which those used longest ago go first, and what the index has
+//! agree. A snapshot goes with the list that says that it is the last question about it, or [`KEPT`] after its last use. As
+//! many are kept as there may be calls at once, and [`LEAST_SNAPSHOTS`] at least, so that requests under way do not push
+//! out each other's; and [`MOST_BYTES`] of what they hold for themselves: rows picked for them, of which those used longest ago go first, and what the index has
 //! changed since they were taken, of which those taken first go first. The last one stays, however large: it is what the
 //! answer that has just been given refers to, it goes with its time, and more than its picks and the index as it was it
 //! cannot hold. A snapshot belongs to the filter and the order it was taken for: with others it is refused, because its
@@ -28,8 +29,8 @@ use crate::listing::Listing;
 
 /// How long a snapshot outlives its last use.
 const KEPT: Duration = Duration::from_secs(10);
-/// How many snapshots are kept.
-const MOST_SNAPSHOTS: usize = 64;
+/// How many snapshots are kept, however few calls there may be at once: between two of its calls a request has none.
+const LEAST_SNAPSHOTS: usize = 64;
 /// How many bytes snapshots may hold beyond what they share with the index: 64 million rows picked by filters, or some
 /// 100,000 changes.
 const MOST_BYTES: u64 = 256 << 20;
@@ -117,6 +118,8 @@ pub struct Selection {
     snapshot: u64,
     /// Where to begin; checked against the order.
     after: Option<v1::Key>,
+    /// Whether this is the last question about the snapshot.
+    releases: bool,
 }
 
 impl Selection {
@@ -134,7 +137,7 @@ impl Selection {
             }
             order.key_from_wire(key).map_err(QueryError::After)?;
         }
-        Ok(Self { matcher, order, snapshot, after })
+        Ok(Self { matcher, order, snapshot, after, releases: false })
     }
 
     /// The rank of the first client to look at.
@@ -159,7 +162,8 @@ impl Selection {
     /// The same clients in default order, as they are at present.
     #[must_use]
     pub fn unranked(&self) -> Self {
-        Self { matcher: self.matcher.clone(), order: Order::default(), snapshot: 0, after: None }
+        let (matcher, order) = (self.matcher.clone(), Order::default());
+        Self { matcher, order, snapshot: 0, after: None, releases: false }
     }
 }
 
@@ -220,13 +224,23 @@ impl TryFrom<ListRequest> for List {
     type Error = QueryError;
 
     fn try_from(request: ListRequest) -> Result<Self, QueryError> {
-        let ListRequest { filter, order, snapshot, offset, limit, without_statistics, after, from_end } =
-            request;
+        let ListRequest {
+            filter,
+            order,
+            snapshot,
+            offset,
+            limit,
+            without_statistics,
+            after,
+            from_end,
+            release_snapshot,
+        } = request;
         if limit > MAX_WINDOW {
             return Err(QueryError::Limit(limit));
         }
         let ranks = offset..offset.saturating_add(limit.into());
-        let selection = Selection::new(filter, order, snapshot, after)?;
+        let selection =
+            Selection { releases: release_snapshot, ..Selection::new(filter, order, snapshot, after)? };
         let field = selection.order.field;
         if field.is_live() && ranks.end > MAX_RANKED.into() {
             return Err(QueryError::Unranked { field, last: ranks.end });
@@ -278,6 +292,7 @@ pub struct Queries {
     snapshots: Mutex<HashMap<u64, Snapshot>>,
 }
 
+    most_snapshots: usize,
 #[derive(Debug)]
 struct Snapshot {
     filter: Filter,
@@ -287,10 +302,11 @@ struct Snapshot {
 }
 
 impl Queries {
-    /// Questions to this index.
+    /// Questions to this index, of so many calls at once at the most.
     #[must_use]
-    pub fn new(index: Arc<Index>) -> Self {
-        Self { index, most_bytes: MOST_BYTES, snapshots: Mutex::default() }
+    pub fn new(index: Arc<Index>, most_calls: u32) -> Self {
+        let most_snapshots = LEAST_SNAPSHOTS.max(most_calls as usize);
+        Self { index, most_bytes: MOST_BYTES, most_snapshots, snapshots: Mutex::default() }
     }
 
     /// How many rows [`Queries::listing`] would look at, about: tells long work from short.
@@ -303,7 +319,8 @@ impl Queries {
         }
     }
 
-    /// The clients that a question is about: its snapshot's, or those at present.
+    /// The clients that a question is about: its snapshot's, or those at present. The last question about a snapshot takes it
+    /// along.
     ///
     /// # Errors
     /// `SnapshotGone`, `OtherSnapshot`, `Stopped`; `Live` if they have to be ranked first
@@ -334,6 +351,9 @@ impl Queries {
         drop(snapshots);
         drop(expired);
         found
+        if selection.releases && found.is_ok() {
+            snapshots.remove(&selection.snapshot);
+        }
     }
 
     /// The clients at present that a question is about, in an order the index knows.
@@ -409,7 +429,7 @@ impl Queries {
         let mut snapshots = self.lock();
         let mut dropped = expire(&mut snapshots, now);
         while let Some(next) = match snapshots.len() {
-            MOST_SNAPSHOTS.. => used_longest_ago(&snapshots),
+            kept if kept >= self.most_snapshots => used_longest_ago(&snapshots),
             _ => self.too_large(&snapshots, listing.bytes() as u64),
         } {
             dropped.extend(snapshots.remove(&next));
@@ -457,7 +477,7 @@ mod tests {
         let index = Index::new("a@127.0.0.1");
         let client = |n| Client { clientid: format!("{n:04}"), session: n, ..Client::default() };
         index.resync((0..clients).map(client).collect());
-        Queries::new(Arc::new(index))
+        Queries::new(Arc::new(index), 1)
     }
 
     fn everything(snapshot: u64) -> SurveyRequest {
@@ -538,7 +558,7 @@ mod tests {
         let queries = queries(10);
         let start = Instant::now();
         let at = |n: u64| start + Duration::from_millis(n);
-        let ids: Vec<u64> = (0..MOST_SNAPSHOTS as u64)
+        let ids: Vec<u64> = (0..LEAST_SNAPSHOTS as u64)
             .map(|n| survey(&queries, everything(0), at(n)).unwrap().snapshot)
             .collect();
         survey(&queries, everything(ids[0]), at(100)).unwrap();
@@ -548,7 +568,40 @@ mod tests {
             survey(&queries, everything(ids[1]), at(102)).unwrap_err(),
             QueryError::SnapshotGone(ids[1])
         );
-        assert_eq!(queries.lock().len(), MOST_SNAPSHOTS);
+        assert_eq!(queries.snapshots(), LEAST_SNAPSHOTS);
+    }
+
+    #[test]
+    fn as_many_snapshots_are_kept_as_there_may_be_calls() {
+        let queries = Queries::new(queries(10).index, 256);
+        let now = Instant::now();
+        let ids: Vec<u64> =
+            (0..256).map(|_| survey(&queries, everything(0), now).unwrap().snapshot).collect();
+        let gone = ids.iter().filter(|&&id| survey(&queries, everything(id), now).is_err()).count();
+        assert_eq!(gone, 0, "of 256 requests at once");
+        survey(&queries, everything(0), now).unwrap();
+        assert_eq!(queries.snapshots(), 256);
+    }
+
+    #[test]
+    fn the_last_question_about_a_snapshot_takes_it_along() {
+        let queries = queries(10);
+        let now = Instant::now();
+        let [kept, released] = [0, 0].map(|_| survey(&queries, everything(0), now).unwrap().snapshot);
+        queries.index.ended("0000", 0);
+        let list = |snapshot, order, release_snapshot| {
+            let request =
+                ListRequest { snapshot, order, limit: 5, release_snapshot, ..ListRequest::default() };
+            let list = List::try_from(request).unwrap();
+            queries.listing(&list.selection, now, &|| false).map(|listing| listing.count())
+        };
+        assert_eq!(list(released, None, false), Ok(10));
+        // What is refused releases nothing.
+        let by_port = Some(v1::Order { field: SortField::Port.into(), descending: false });
+        assert_eq!(list(released, by_port, true), Err(QueryError::OtherSnapshot(released)));
+        assert_eq!((list(released, None, true), queries.snapshots()), (Ok(10), 1));
+        assert_eq!(list(released, None, true), Err(QueryError::SnapshotGone(released)));
+        assert_eq!((list(0, None, true), list(kept, None, false)), (Ok(9), Ok(10)));
     }
 
     /// A survey under this filter while the clients change: 60 of 5,000 connect anew.
@@ -574,7 +627,7 @@ mod tests {
         queries.most_bytes = 1 << 20;
         let start = Instant::now();
         let mut first = None;
-        let ids: Vec<u64> = (0..MOST_SNAPSHOTS as u32)
+        let ids: Vec<u64> = (0..LEAST_SNAPSHOTS as u32)
             .map(|round| {
                 // The first one stays in use, which does not help it: it holds most.
                 let now = start + Duration::from_millis(round.into());
@@ -609,7 +662,7 @@ mod tests {
         queries.expire(start + Duration::from_millis(70));
         let last = kept(&queries);
         assert_eq!(last.iter().filter(|&&is_kept| is_kept).count(), 1);
-        assert!(last[MOST_SNAPSHOTS - 1]);
+        assert!(last[LEAST_SNAPSHOTS - 1]);
         queries.expire(start + Duration::from_secs(30));
         assert!(queries.lock().is_empty());
     }
@@ -631,8 +684,7 @@ mod tests {
         assert_eq!(kept(), 50_000 / bytes, "{bytes} bytes each");
         assert!(queries.lock().contains_key(&ids[5]) && !queries.lock().contains_key(&ids[0]));
 
-        let larger =
-            Queries { most_bytes: 1_000, index: Arc::clone(&queries.index), snapshots: Mutex::default() };
+        let larger = Queries { most_bytes: 1_000, ..Queries::new(Arc::clone(&queries.index), 1) };
         let all = SurveyRequest {
             filter: Some(Filter {
                 like_clientid: vec![String::new()],

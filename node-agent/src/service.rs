@@ -71,7 +71,7 @@ impl Agent {
         Self {
             identity: Identity { name: node_name.to_owned(), incarnation: rand::random() },
             broker,
-            queries: Queries::new(Arc::clone(&index)),
+            queries: Queries::new(Arc::clone(&index), most_calls),
             follower: Follower::new(Arc::clone(&index)),
             index,
             calls: Calls::new(most_calls),

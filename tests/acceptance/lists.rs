@@ -186,6 +186,38 @@ fn every_sort_orders_both_ways_and_is_total() {
     }
 }
 
+/// A page in the middle takes several calls of each node, which refer to one state of it. Requests under way must not push
+/// out each other's: no node changes here, so every answer has to be of one state.
+#[test]
+fn a_hundred_deep_pages_at_once_are_all_of_one_state_of_a_quiet_cluster() {
+    const CLIENTS: u64 = 20_000;
+    const AT_ONCE: u64 = 100;
+    let agent = |name| Agent::start(name, &["--broker", "synthetic", "--clients", "20000", "--seed", "3"]);
+    let cluster = Cluster::with(
+        ["a@127.0.0.1", "b@127.0.0.1", "c@127.0.0.1"].map(agent).into(),
+        // Slow answers are not what this is about.
+        &["--request-timeout", "60"],
+    );
+    for round in 0..3 {
+        let ask = |number: u64| {
+            let sort = ["clientid", "username", "connected_at", "port"][number as usize % 4];
+            let page = 3 * CLIENTS / 100 / 4 + round + 3 * number;
+            let response = cluster.gateway.get(&format!("/clients?_limit=100&_page={page}&_sort={sort}"));
+            (page, sort, response)
+        };
+        let answers: Vec<_> = std::thread::scope(|scope| {
+            let asked: Vec<_> = (0..AT_ONCE).map(|number| scope.spawn(move || ask(number))).collect();
+            asked.into_iter().map(|answer| answer.join().unwrap()).collect()
+        });
+        for (page, sort, response) in answers {
+            assert_eq!(response.status, 200, "page {page} by {sort}: {}", response.json());
+            let (rows, meta) = (response.rows().len(), &response.json()["meta"]);
+            assert_eq!((rows, &meta["count"]), (100, &json!(3 * CLIENTS)), "page {page} by {sort}: {meta}");
+            assert_eq!(meta["consistent"], true, "page {page} by {sort}: {meta}");
+        }
+    }
+}
+
 #[test]
 fn every_route_answers_for_the_nodes_it_names() {
     let fleet = fleet();

@@ -301,6 +301,8 @@ async fn fetch(
     })
     .await
 }
+            // Nothing is asked about it after its rows.
+            release_snapshot: snapshot != LIVE,
 
 /// Receives one node's list to its end, and no more rows than asked for.
 async fn receive(

@@ -1,6 +1,6 @@
 //! A node-agent that holds its rows in a sorted Vec and can be told to misbehave.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -69,6 +69,12 @@ pub(crate) enum Behaviour {
     TooManyGroups,
     /// Every snapshot is gone when it is used.
     ForgetsSnapshots,
+    /// The first snapshot is gone when it is used.
+    ForgetsOneSnapshot,
+    /// With every survey and every list of rows some clients go and more come, before all others.
+    Changes,
+    /// Does so, and every snapshot is gone when it is used.
+    ChangesAndForgets,
     /// Kicks find another session than the one located.
     Reconnected,
     /// A kick is never answered.
@@ -104,6 +110,12 @@ pub(crate) struct FakeNode {
     /// The oldest protocol it wants its gateways to speak.
     pub(crate) min_protocol: AtomicU32,
     pub(crate) calls: Calls,
+    /// The rows of those that are kept, in their order.
+    snapshots: Mutex<HashMap<u64, Vec<v1::Client>>>,
+    /// How many have been taken.
+    snapshots_taken: AtomicU64,
+    /// The last list of clients it was asked for.
+    pub(crate) last_list: Mutex<Option<v1::ListRequest>>,
     /// Sessions it has ended; their rows are there all the same.
     pub(crate) kicked: Mutex<Vec<(String, u64)>>,
     /// What those who follow its events have asked for.
@@ -141,6 +153,9 @@ impl FakeNode {
             mended: AtomicBool::default(),
             min_protocol: AtomicU32::default(),
             calls: Calls::default(),
+            snapshots: Mutex::default(),
+            snapshots_taken: AtomicU64::default(),
+            last_list: Mutex::default(),
             kicked: Mutex::default(),
             watches: Mutex::default(),
             told: Mutex::default(),
@@ -195,6 +210,55 @@ impl FakeNode {
         }
         rows.sort_by(|a, b| order.compare(&order.key(&a.as_client_ref()), &order.key(&b.as_client_ref())));
         rows
+    }
+
+    /// The rows of a question about a snapshot, or about those at present.
+    fn asked_for(
+        &self,
+        snapshot: u64,
+        filter: Option<v1::Filter>,
+        order: Order,
+    ) -> Result<Vec<v1::Client>, Status> {
+        if snapshot == 0 {
+            return Ok(self.matching(filter, order));
+        }
+        let kept = self.snapshots.lock().unwrap().get(&snapshot).cloned();
+        kept.ok_or_else(|| Status::failed_precondition("snapshot is gone"))
+    }
+
+    /// Takes a snapshot, and keeps it unless it is one to be forgotten.
+    fn keep(&self, rows: &[v1::Client]) -> u64 {
+        let number = 1 + self.snapshots_taken.fetch_add(1, Ordering::Relaxed);
+        let is_forgotten = match self.behaviour {
+            Behaviour::ForgetsSnapshots | Behaviour::ChangesAndForgets => true,
+            Behaviour::ForgetsOneSnapshot => number == 1,
+            _ => false,
+        };
+        if !is_forgotten {
+            self.snapshots.lock().unwrap().insert(number, rows.to_vec());
+        }
+        number
+    }
+
+    /// How many snapshots it keeps.
+    pub(crate) fn snapshots(&self) -> usize {
+        self.snapshots.lock().unwrap().len()
+    }
+
+    /// Lets thirty clients go and fifty come, if that is what it does.
+    fn change(&self) {
+        if !matches!(self.behaviour, Behaviour::Changes | Behaviour::ChangesAndForgets) {
+            return;
+        }
+        let call = self.calls.surveys.load(Ordering::Relaxed) + self.calls.lists.load(Ordering::Relaxed);
+        let mut rows = self.rows();
+        rows.drain(..30);
+        let new = |number: u64| v1::Client {
+            clientid: format!("a-{call:03}-{number}"),
+            session: 1_000_000 + 100 * call as u64 + number,
+            ..v1::Client::default()
+        };
+        rows.extend((0..50).map(new));
     }
 
     fn behaviour(&self) -> Behaviour {
@@ -257,11 +321,13 @@ impl Node for Service {
         node.calls.surveys.fetch_add(1, Ordering::Relaxed);
         node.misbehave().await?;
         let request = request.into_inner();
-        if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
-            return Err(Status::failed_precondition("snapshot is gone"));
-        }
         let order = order_of(request.order);
-        let rows = node.matching(request.filter, order);
+        let rows = node.asked_for(request.snapshot, request.filter, order)?;
+        let snapshot = match request.snapshot {
+            0 if request.without_snapshot => 0,
+            0 => node.keep(&rows),
+            known => known,
+        };
         let count = rows.len() as u64;
         let first = first_after(&rows, order, request.after.as_ref());
         let (start, end) = (request.start.max(first).min(count), request.end.min(count));
@@ -274,7 +340,8 @@ impl Node for Service {
         if node.behaviour == Behaviour::LyingSurvey {
             fences.reverse();
         }
-        Ok(Response::new(v1::SurveyResponse { identity: node.identity(), snapshot: 7, count, fences, first }))
+        node.change();
+        Ok(Response::new(v1::SurveyResponse { identity: node.identity(), snapshot, count, fences, first }))
     }
 
     type ListStream = Pin<Box<dyn Stream<Item = Result<v1::ListResponse, Status>> + Send>>;
@@ -293,11 +360,15 @@ impl Node for Service {
             _ => node.misbehave().await?,
         }
         let request = request.into_inner();
-        if node.behaviour == Behaviour::ForgetsSnapshots && request.snapshot != 0 {
-            return Err(Status::failed_precondition("snapshot is gone"));
-        }
+        *node.last_list.lock().unwrap() = Some(request.clone());
         let order = order_of(request.order);
-        let matching = node.matching(request.filter, order);
+        let matching = node.asked_for(request.snapshot, request.filter, order)?;
+        if request.release_snapshot {
+            node.snapshots.lock().unwrap().remove(&request.snapshot);
+        }
+        if request.limit > 0 {
+            node.change();
+        }
         let count = matching.len() as u64;
         let first = first_after(&matching, order, request.after.as_ref());
         let mut limit = request.limit as usize;

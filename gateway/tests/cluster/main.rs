@@ -26,6 +26,7 @@ mod health;
 mod marks;
 mod sessions;
 mod share;
+mod snapshots;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.
 fn rows(node: usize, count: usize, apart: bool) -> Vec<v1::Client> {

@@ -196,7 +196,7 @@ fn agent() -> &'static (Vec<Client>, Queries) {
             statistics: None,
             ..client
         });
-        (own.collect(), Queries::new(Arc::new(index)))
+        (own.collect(), Queries::new(Arc::new(index), 1))
     })
 }
 
