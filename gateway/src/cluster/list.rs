@@ -27,7 +27,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rollcall_proto::wire::ListHead;
-use rollcall_proto::{MAX_RANKED, MAX_WINDOW, SortField, v1};
+use rollcall_proto::{MAX_RANKED, MAX_WINDOW, Order, SortField, v1};
 use tokio::time::Instant;
 
 use self::direct::{Found, Way};
@@ -101,6 +101,14 @@ pub(super) async fn list(
     query: &ListQuery,
     deadline: Instant,
 ) -> Result<ListAnswer, ClusterError> {
+    // A count is the same in every order and behind every key, and by some an agent would read or sort much for it.
+    let counting;
+    let query = if query.limit == 0 {
+        counting = ListQuery { order: Order::default(), start: Start::Page(1), ..query.clone() };
+        &counting
+    } else {
+        query
+    };
     let mut nodes = cluster.in_scope(&query.scope, deadline).await?;
     let total = nodes.len();
     let mut failed: Vec<FailedNode> = Vec::new();

@@ -69,7 +69,8 @@ impl Places {
 
 /// Whether a list is heavy, in a cluster of so many clients.
 pub(super) fn is_heavy_list(query: &ListQuery, clients: u64) -> bool {
-    query.order.field.is_live() || clients.min(query.limit.into()) > LIGHT_ROWS
+    let is_ranked = query.order.field.is_live() && query.limit > 0;
+    is_ranked || clients.min(query.limit.into()) > LIGHT_ROWS
 }
 
 /// Whether a count is heavy: of all values only user names are many.
@@ -158,6 +159,7 @@ mod tests {
             (list(10_000, by_id), 1_001, true),
             (list(1_000, by_id), u64::MAX, false),
             (list(1, by_figure), 5, true),
+            (list(0, by_figure), u64::MAX, false),
         ] {
             assert_eq!(is_heavy_list(&query, clients), is_heavy, "{query:?} of {clients}");
         }

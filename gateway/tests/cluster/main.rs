@@ -280,8 +280,22 @@ async fn counting_ships_no_rows() {
     let node = FakeNode::new("n0", rows(0, 50, false), Behaviour::Honest);
     let other = FakeNode::new("n1", rows(1, 20, false), Behaviour::Honest);
     let cluster = cluster_of(&[Arc::clone(&node), other]).await;
-    let answer = list(&cluster, &query(1, 0, Order::default())).await.unwrap();
-    assert_eq!((answer.count, answer.rows.len()), (70, 0));
+    for field in [SortField::Clientid, SortField::Port, SortField::Node, SortField::MqueueLen] {
+        // Whatever the order, and wherever the page would begin.
+        let after = v1::Key { clientid: "c-000010-0".into(), node: "n0".into(), ..v1::Key::default() };
+        for start in [Start::Page(1), Start::Page(90), Start::Cursor(Position::After(after))] {
+            if matches!(start, Start::Cursor(_)) && field != SortField::Clientid {
+                continue;
+            }
+            let order = Order { field, descending: true };
+            let answer = list(&cluster, &ListQuery { start, ..query(1, 0, order) }).await.unwrap();
+            assert_eq!((answer.count, answer.rows.len()), (70, 0), "{field:?}");
+            // To put clients in another order is work that nobody sees.
+            let asked = node.last_list.lock().unwrap().clone().unwrap();
+            assert_eq!(asked.order.map(|order| Order::try_from(order).unwrap()), Some(Order::default()));
+            assert_eq!((asked.limit, asked.after), (0, None), "{field:?}");
+        }
+    }
     assert_eq!(node.calls.rows_sent.load(Relaxed), 0);
 }
 
