@@ -205,6 +205,8 @@ pub struct List {
     from_end: bool,
     /// Whether to leave the live figures out.
     pub without_statistics: bool,
+    /// Whether it is a whole export, which may last for long, and not a page.
+    pub is_export: bool,
 }
 
 impl List {
@@ -248,7 +250,7 @@ impl TryFrom<ListRequest> for List {
         if field.is_live() && from_end {
             return Err(QueryError::Live { what: "a list from the end", field });
         }
-        Ok(Self { selection, ranks, from_end, without_statistics })
+        Ok(Self { selection, ranks, from_end, without_statistics, is_export: false })
     }
 }
 
@@ -279,7 +281,8 @@ impl TryFrom<ExportRequest> for List {
         if selection.order.field.is_live() {
             return Err(QueryError::Live { what: "an export", field: selection.order.field });
         }
-        Ok(Self { selection, ranks: 0..u64::MAX, from_end: false, without_statistics })
+        let ranks = 0..u64::MAX;
+        Ok(Self { selection, ranks, from_end: false, without_statistics, is_export: true })
     }
 }
 
@@ -289,10 +292,10 @@ pub struct Queries {
     index: Arc<Index>,
     /// [`MOST_BYTES`]
     most_bytes: u64,
+    most_snapshots: usize,
     snapshots: Mutex<HashMap<u64, Snapshot>>,
 }
 
-    most_snapshots: usize,
 #[derive(Debug)]
 struct Snapshot {
     filter: Filter,
@@ -348,12 +351,12 @@ impl Queries {
                 Ok(snapshot.listing.clone())
             }
         };
-        drop(snapshots);
-        drop(expired);
-        found
         if selection.releases && found.is_ok() {
             snapshots.remove(&selection.snapshot);
         }
+        drop(snapshots);
+        drop(expired);
+        found
     }
 
     /// The clients at present that a question is about, in an order the index knows.

@@ -22,6 +22,46 @@ use crate::query::List;
 /// How long the broker may take for the live figures of one chunk.
 const STATISTICS_BUDGET: Duration = Duration::from_secs(2);
 
+/// Chunks of an export that go without live figures after the broker has not told them in time: so many at first, and twice
+/// as many after each further time, up to the longest pause. A broker that was slow once costs two thousand rows their
+/// figures, one that is gone a million rows less than half a minute.
+const FIRST_PAUSE: u32 = 4;
+const LONGEST_PAUSE: u32 = 256;
+
+/// When the broker is asked for live figures.
+struct Asking {
+    /// So many chunks go without before it is asked again; `None`: all.
+    without: Option<u32>,
+    /// So many do after the next time that it does not tell them; `None`: all.
+    pause: Option<u32>,
+}
+
+impl Asking {
+    fn of(list: &List) -> Self {
+        let without = (!list.without_statistics).then_some(0);
+        // A page has to be there soon: a broker that failed once is not waited for again and again.
+        Self { without, pause: list.is_export.then_some(FIRST_PAUSE) }
+    }
+
+    fn is_due(&self) -> bool {
+        self.without == Some(0)
+    }
+
+    /// A chunk is sent for which it was not asked.
+    fn went_without(&mut self) {
+        self.without = self.without.map(|chunks| chunks.saturating_sub(1));
+    }
+
+    fn was_told(&mut self, in_time: bool) {
+        if in_time {
+            self.pause = self.pause.map(|_| FIRST_PAUSE);
+        } else {
+            self.without = self.pause;
+            self.pause = self.pause.map(|pause| (2 * pause).min(LONGEST_PAUSE));
+        }
+    }
+}
+
 struct Chunks {
     agent: Arc<Agent>,
     listing: Listing,
@@ -30,7 +70,7 @@ struct Chunks {
     next: u64,
     end: u64,
     is_first: bool,
-    with_statistics: bool,
+    asking: Asking,
     /// The live figure that the rows are sorted by.
     ranked_by: Option<SortField>,
     deadline: Deadline,
@@ -55,7 +95,7 @@ pub(super) fn chunks(
         end: ranks.end,
         listing,
         is_first: true,
-        with_statistics: !list.without_statistics,
+        asking: Asking::of(list),
         ranked_by: list.selection.live_field(),
         deadline,
         _call: call,
@@ -83,10 +123,11 @@ impl Chunks {
         let (rows, sessions) = self.begin();
         self.next = rows.end;
         let mut statistics = Vec::new();
-        if !sessions.is_empty() {
+        if sessions.is_empty() {
+            self.asking.went_without();
+        } else {
             let told = ask(self.agent.broker.as_ref(), &sessions, self.deadline).await;
-            // A broker that failed once in this list is not waited for again and again.
-            self.with_statistics = told.is_some();
+            self.asking.was_told(told.is_some());
             statistics = told.unwrap_or_default();
         }
         if let Some(field) = self.ranked_by {
@@ -115,14 +156,14 @@ impl Chunks {
     /// The ranks of the next chunk, and the sessions to ask for figures.
     fn begin(&self) -> (Range<u64>, Vec<SessionRef>) {
         let (mut rows, mut bytes, mut sessions) = (0, 0, Vec::new());
-        if self.with_statistics {
+        if self.asking.is_due() {
             let left = usize::try_from(self.end.saturating_sub(self.next)).unwrap_or(usize::MAX);
             sessions.reserve(left.min(CHUNK_ROWS));
         }
         for row in self.listing.refs(self.next..self.end).take(CHUNK_ROWS) {
             rows += 1;
             bytes += most_bytes(&row);
-            if self.with_statistics {
+            if self.asking.is_due() {
                 sessions.push(SessionRef { clientid: row.clientid.to_owned(), session: row.session });
             }
             if bytes >= CHUNK_BYTES {

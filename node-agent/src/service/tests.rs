@@ -1,21 +1,27 @@
 //! The service as its callers see it, over the synthetic broker.
 
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use rollcall_proto::v1::{Client, Filter, GroupBy, SortField};
 use rollcall_proto::{CHUNK_ROWS, ClientRef, Order, REASON_METADATA, Reason, v1};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::Code;
 use tonic::metadata::{MetadataMap, MetadataValue};
 
 use super::*;
-use crate::broker::ClientChange;
 use crate::broker::synthetic::SyntheticBroker;
+use crate::broker::{BrokerInfo, ClientChange};
 
 /// A service that knows as many clients.
 async fn service(clients: u64) -> NodeService {
-    let broker = Arc::new(SyntheticBroker::new(clients, 1, "a@h"));
+    followed(Arc::new(SyntheticBroker::new(clients, 1, "a@h"))).await
+}
+
+/// A service that knows the broker's clients.
+async fn followed(broker: Arc<dyn Broker>) -> NodeService {
     let agent = Arc::new(Agent::new("a@h", broker, 4));
     let follows = Arc::clone(&agent);
     tokio::spawn(async move { follows.follower.follow(follows.broker.as_ref()).await });
@@ -224,6 +230,72 @@ async fn rows(service: &NodeService, list: ListRequest) -> Vec<Client> {
     let chunks: Vec<ListResponse> =
         service.list(Request::new(list)).await.unwrap().into_inner().try_collect().await.unwrap();
     chunks.into_iter().flat_map(|chunk| chunk.clients).collect()
+}
+
+/// The synthetic broker, which now and then takes for ever to tell live figures.
+struct Stalling {
+    broker: SyntheticBroker,
+    asked: AtomicU32,
+    /// Which times, from 1.
+    stalls: &'static [u32],
+}
+
+#[async_trait]
+impl Broker for Stalling {
+    fn info(&self) -> BrokerInfo {
+        self.broker.info()
+    }
+
+    async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        self.broker.follow(changes).await
+    }
+
+    async fn statistics(&self, sessions: &[SessionRef]) -> Vec<Option<v1::Statistics>> {
+        if self.stalls.contains(&(1 + self.asked.fetch_add(1, Ordering::Relaxed))) {
+            std::future::pending::<()>().await;
+        }
+        self.broker.statistics(sessions).await
+    }
+
+    async fn kick(&self, session: &SessionRef) -> Result<Kick, BrokerError> {
+        self.broker.kick(session).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_figures_that_were_late_a_page_goes_without_and_an_export_asks_again_later_and_later() {
+    let service = async |stalls| {
+        let broker = SyntheticBroker::new(10_000, 1, "a@h");
+        followed(Arc::new(Stalling { broker, asked: AtomicU32::default(), stalls })).await
+    };
+    // Of each chunk, whether all its rows have figures; some or none.
+    let with_figures = |chunks: Vec<ListResponse>| -> Vec<bool> {
+        let told = |chunk: &ListResponse| {
+            let told = chunk.clients.iter().filter(|client| client.statistics.is_some()).count();
+            assert!(told == 0 || told == chunk.clients.len(), "{told} of {}", chunk.clients.len());
+            told > 0
+        };
+        chunks.iter().map(told).collect()
+    };
+    let page = ListRequest { limit: 10_000, ..ListRequest::default() };
+    let page = service(&[2]).await.list(Request::new(page)).await.unwrap().into_inner();
+    let page = with_figures(page.try_collect().await.unwrap());
+    assert_eq!((page.len(), page[0], page[1..].contains(&true)), (20, true, false));
+
+    let exported = async |stalls| {
+        let all = Request::new(ExportRequest::default());
+        let chunks = service(stalls).await.export(all).await.unwrap().into_inner();
+        with_figures(chunks.try_collect().await.unwrap())
+    };
+    let without = async |stalls| {
+        let told = exported(stalls).await;
+        assert_eq!(told.len(), 20);
+        told.iter().enumerate().filter(|(_, told)| !**told).map(|(at, _)| at).collect::<Vec<_>>()
+    };
+    assert_eq!(without(&[2]).await, (1..=5).collect::<Vec<_>>());
+    assert_eq!(without(&[2, 3]).await, (1..=14).collect::<Vec<_>>());
+    // Once they are in time again, the next pause is a short one.
+    assert_eq!(without(&[1, 3]).await, (0..=4).chain(6..=10).collect::<Vec<_>>());
 }
 
 #[tokio::test]
