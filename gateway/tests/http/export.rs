@@ -269,8 +269,77 @@ async fn a_node_that_fails_midway_never_looks_whole() {
             let csv = get(gateway, &format!("/client_export?_format=csv{partial}")).await;
             assert_eq!((csv.status, csv.whole), (200, false), "{behaviour:?}");
         }
+        assert_eq!(over_http2(gateway, "/client_export").await, Ok(answer.body.clone()));
+        over_http2(gateway, "/client_export?_format=csv").await.expect_err("a CSV that is not whole");
         let open = || nodes.iter().map(|node| node.calls.exports_open.load(Relaxed)).sum::<usize>();
         eventually("the other nodes' calls end too", || open() == 0).await;
+    }
+}
+
+/// Asks by HTTP/2: the body, or why it did not come to its end. That ends one stream: the connection must go on.
+async fn over_http2(gateway: SocketAddr, target: &str) -> Result<Vec<u8>, String> {
+    use http_body_util::BodyExt as _;
+    let stream = hyper_util::rt::TokioIo::new(TcpStream::connect(gateway).await.unwrap());
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = |target: &str| {
+        http::Request::get(format!("http://{gateway}/api/v4{target}"))
+            .header("authorization", "Bearer secret")
+            .body(String::new())
+            .unwrap()
+    };
+    let response = sender.send_request(request(target)).await.unwrap();
+    assert_eq!((response.status().as_u16(), response.version()), (200, http::Version::HTTP_2), "{target}");
+    let body = response.into_body().collect().await;
+    let again = sender.send_request(request("/clients?_limit=0&_node=n0@h")).await.unwrap();
+    assert_eq!(again.status(), 200, "the connection ended with the stream");
+    drop((again, sender));
+    connection.abort();
+    body.map(|body| body.to_bytes().to_vec()).map_err(|error| error.to_string())
+}
+
+/// What was compressed; an error if the coding did not come to its end.
+fn decoded(coding: &str, compressed: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    match coding {
+        "gzip" => flate2::read::GzDecoder::new(compressed).read_to_end(&mut plain)?,
+        _ => zstd::Decoder::new(compressed)?.read_to_end(&mut plain)?,
+    };
+    Ok(plain)
+}
+
+/// Whoever writes what comes to a file, and decodes it some other day, must not take a part for the whole either.
+#[tokio::test]
+async fn a_compressed_export_that_broke_off_never_looks_whole() {
+    let nodes = three(Behaviour::BreakMidway);
+    let mut state = 1_u64;
+    for node in &nodes {
+        for row in node.rows().iter_mut() {
+            // What cannot be compressed, and so much of it that some is sent before the node fails.
+            let noise = (0..100).map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                format!("{:08x}", state >> 32)
+            });
+            row.zone = Some(noise.collect());
+        }
+    }
+    let gateway = gateway_of(&nodes).await;
+    let plain = get(gateway, "/client_export").await;
+    assert_eq!(plain.lines().1["complete"], false);
+    for coding in ["gzip", "zstd"] {
+        let accept = format!("Accept-Encoding: {coding}\r\n");
+        let encoding = format!("content-encoding: {coding}");
+        // The last line says so, so the coding comes to its end behind it.
+        let lines = ask(gateway, "/client_export", "HTTP/1.1", &accept).await;
+        assert!(lines.whole && lines.head.contains(&encoding), "{}", lines.head);
+        assert!(decoded(coding, &lines.body).unwrap() == plain.body, "{coding}");
+        // Here nothing says so but that there is no end.
+        let csv = ask(gateway, "/client_export?_format=csv", "HTTP/1.1", &accept).await;
+        assert!(csv.head.contains(&encoding), "{}", csv.head);
+        assert_eq!((csv.status, csv.whole), (200, false), "{coding}");
+        assert!(csv.body.len() > 10_000, "{} bytes tell nothing", csv.body.len());
+        decoded(coding, &csv.body).expect_err("a coding that ends");
     }
 }
 

@@ -16,9 +16,10 @@ use crate::subject::Subject;
 /// Between two looks at the gateway's memory.
 const LOOK: Duration = Duration::from_millis(50);
 
-const FORMATS: [(&str, &str, &str); 4] = [
+const FORMATS: [(&str, &str, &str); 5] = [
     ("ndjson", "/client_export", ""),
     ("ndjson, gzip", "/client_export", "accept-encoding: gzip\r\n"),
+    ("ndjson, zstd", "/client_export", "accept-encoding: zstd\r\n"),
     ("csv", "/client_export?_format=csv", ""),
     ("ndjson of 3 fields", "/client_export?_fields=clientid,username,connected_at", ""),
 ];
