@@ -5,7 +5,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde::{Serialize, Serializer};
 
-use super::query::cursor_behind;
+use super::query::{cursor_behind, has_next};
 use super::row::{self, Fields, Row};
 use crate::cluster::{CountAnswer, GetAnswer, KickAnswer, ListAnswer, ListQuery, Start};
 use crate::keys::Key;
@@ -42,7 +42,7 @@ pub(super) fn list(answer: &ListAnswer, query: &ListQuery, fields: Fields) -> Bo
             Start::Cursor(_) => None,
         },
         limit: query.limit,
-        hasnext: answer.next.is_some(),
+        hasnext: has_next(query, answer.next.as_ref()),
         cursor: cursor_behind(query, answer.next.as_ref()),
         count: answer.count,
         count_is: bound(&answer.completeness),
@@ -309,7 +309,7 @@ pub(super) fn written(status: StatusCode, body: Body) -> Response {
 mod tests {
     use rollcall_proto::v1::{Filter, Key, Statistics};
     use rollcall_proto::wire::WireRow;
-    use rollcall_proto::{ClientRef, Order, Reason};
+    use rollcall_proto::{ClientRef, Order, Reason, SortField};
 
     use super::*;
     use crate::cluster::Scope;
@@ -403,6 +403,37 @@ mod tests {
             grouped(GroupBy::CleanStart, [true, false].map(|flag| Some(Value::Flag(flag)))),
             @r#"{"code":0,"meta":{"count":7,"count_is":"at_least","group_by":"clean_start","groups":{"total":3,"shown":2,"other":1},"nodes":{"total":2,"answered":1,"failed":[{"node":"b@h","reason":"timeout"}]}},"data":[{"value":true,"count":4},{"value":false,"count":2}]}"#
         );
+    }
+
+    /// A reader that turns pages while there is a next one is never refused.
+    #[test]
+    fn a_page_behind_which_none_may_be_asked_for_has_no_next() {
+        let shown = page_of("a@h", &["c"]);
+        let key = shown.last().map(|row| Order::default().key(&row.client).into());
+        let hasnext = |field, page, limit, next: Option<Key>| {
+            let order = Order { field, descending: true };
+            let query = ListQuery { order, start: Start::Page(page), limit, ..query() };
+            has_next(&query, next.as_ref())
+        };
+        let (by_id, by_figure) = (SortField::Clientid, SortField::MqueueLen);
+        for (field, page, limit, expected) in [
+            (by_figure, 1, 100, true),
+            (by_figure, 99, 100, true),
+            (by_figure, 100, 100, false),
+            (by_figure, 1427, 7, true),
+            // The next would end at 10,003.
+            (by_figure, 1428, 7, false),
+            (by_figure, 1, 10_000, false),
+            (by_id, 100, 100, true),
+            (by_id, u64::MAX, 10_000, true),
+        ] {
+            assert_eq!(
+                hasnext(field, page, limit, key.clone()),
+                expected,
+                "page {page} of {limit} by {field:?}"
+            );
+            assert!(!hasnext(field, page, limit, None));
+        }
     }
 
     #[test]
