@@ -6,7 +6,7 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rollcall_tests::http::encode;
-use rollcall_tests::model::{FIGURES, Query, SORT_FIELDS, identity, random_query, rendered};
+use rollcall_tests::model::{FIGURES, GROUP_FIELDS, Query, SORT_FIELDS, identity, random_query, rendered};
 use rollcall_tests::rows;
 use rollcall_tests::sandbox::{Agent, Cluster};
 use serde_json::{Value, json};
@@ -281,6 +281,32 @@ fn counting_reads_no_rows_and_counts_all() {
         let query = random_query(&mut fixture.random, &fixture.rows, &fixture.nodes);
         let expected = query.select(&fixture.rows);
         assert_eq!(page(&fixture, &query, &expected, 1, 0), [] as [Value; 0]);
+    }
+}
+
+#[test]
+fn groups_of_any_query_are_those_of_the_selection() {
+    let mut fixture = fixture(600);
+    for round in 0..20 * GROUP_FIELDS.len() {
+        let field = GROUP_FIELDS[round % GROUP_FIELDS.len()];
+        let query = random_query(&mut fixture.random, &fixture.rows, &fixture.nodes);
+        let expected = query.groups(&fixture.rows, field);
+        let top = *[1, 2, 3, 1000].choose(&mut fixture.random).unwrap();
+        let target = query.target_of_groups(field, top);
+        let body = fixture.cluster.gateway.get(&target).json();
+        let shown = &expected[..top.min(expected.len())];
+        let groups: Vec<_> =
+            shown.iter().map(|(value, count)| json!({"value": value, "count": count})).collect();
+        assert_eq!(body["data"], json!(groups), "{target}");
+        let sum = |groups: &[(Value, usize)]| groups.iter().map(|(_, count)| count).sum::<usize>();
+        let meta = &body["meta"];
+        assert_eq!(meta["count"], sum(&expected), "{target}");
+        let other = sum(&expected) - sum(shown);
+        assert_eq!(
+            meta["groups"],
+            json!({"total": expected.len(), "shown": shown.len(), "other": other}),
+            "{target}"
+        );
     }
 }
 

@@ -59,6 +59,10 @@ pub const FIGURES: [&str; 20] = [
     "reductions",
 ];
 
+/// The fields that clients can be counted by.
+pub const GROUP_FIELDS: [&str; 7] =
+    ["node", "zone", "proto_name", "proto_ver", "conn_state", "clean_start", "username"];
+
 /// A list, as asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Query {
@@ -83,6 +87,31 @@ impl Query {
     #[must_use]
     pub fn target_behind(&self, cursor: &str, limit: usize) -> String {
         format!("/clients?_cursor={cursor}&_limit={limit}{}", self.parameters())
+    }
+
+    /// The request for a count of its rows by a field, so many groups of it at the most.
+    #[must_use]
+    pub fn target_of_groups(&self, field: &str, top: usize) -> String {
+        let unsorted = Self { sort: None, order: None, ..self.clone() };
+        format!("/client_counts?_group_by={field}&_top={top}{}", unsorted.parameters())
+    }
+
+    /// How many of its rows have each value of a field: the largest number first, equals by value, and of equals those
+    /// without one last.
+    #[must_use]
+    pub fn groups(&self, rows: &[Value], field: &str) -> Vec<(Value, usize)> {
+        let mut groups: Vec<(Value, usize)> = Vec::new();
+        for row in rows.iter().filter(|row| self.matches(row)) {
+            match groups.iter_mut().find(|(value, _)| *value == row[field]) {
+                Some((_, count)) => *count += 1,
+                None => groups.push((row[field].clone(), 1)),
+            }
+        }
+        let place = |value: &Value| {
+            (value.is_null(), value.as_str().map(str::to_owned), value.as_u64(), value.as_bool())
+        };
+        groups.sort_by(|(a, of_a), (b, of_b)| of_b.cmp(of_a).then_with(|| place(a).cmp(&place(b))));
+        groups
     }
 
     fn parameters(&self) -> String {

@@ -78,7 +78,12 @@ pub fn window(nodes: Vec<NodeRows>, mut merged: Vec<At>, skip: usize, take: usiz
 
 #[cfg(test)]
 mod tests {
+    use std::cmp::Ordering;
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
+    use rollcall_proto::SortField;
+    use rollcall_proto::v1::Statistics;
     use rollcall_proto::wire::WireRow;
 
     use super::*;
@@ -129,22 +134,96 @@ mod tests {
         assert_eq!(ids(&page), ["a@n1", "b@n1", "b@n2"]);
     }
 
+    /// Fields of every kind: what a row always has, texts, numbers, flags, addresses, times, live figures.
+    const FIELDS: [SortField; 8] = [
+        SortField::Clientid,
+        SortField::Node,
+        SortField::Username,
+        SortField::Port,
+        SortField::IsBridge,
+        SortField::IpAddress,
+        SortField::ConnectedAt,
+        SortField::MqueueLen,
+    ];
+
+    /// Few values a field, so that ties are common, and some that are missing.
+    fn client() -> impl Strategy<Value = Client> {
+        let identity = ("[ab]{0,2}", 0..3_u64, proptest::option::of("[xy]{0,2}"));
+        let numbers = (proptest::option::of(0..3_u32), proptest::option::of(any::<bool>()));
+        let addresses = [vec![], vec![9, 0, 0, 1], vec![10, 0, 0, 1], vec![0; 16]];
+        let figures = (proptest::option::of(-1..2_i64), proptest::option::of(proptest::option::of(0..2_u64)));
+        (identity, numbers, proptest::sample::select(addresses.to_vec()), figures).prop_map(
+            |((clientid, session, username), (port, is_bridge), ip_address, (connected_at_ms, told))| {
+                Client {
+                    clientid,
+                    session,
+                    username,
+                    port,
+                    is_bridge,
+                    ip_address,
+                    connected_at_ms,
+                    statistics: told.map(|mqueue_len| Statistics { mqueue_len, ..Statistics::default() }),
+                    ..Client::default()
+                }
+            },
+        )
+    }
+
+    /// What a row has in a field, so that it compares as the documentation says.
+    fn value(field: SortField, row: &Client) -> Option<(usize, i64, Vec<u8>)> {
+        let number = |number: i64| (0, number, Vec::new());
+        let text = |text: &String| (0, 0, text.clone().into_bytes());
+        match field {
+            SortField::Clientid => Some(text(&row.clientid)),
+            SortField::Node => Some(text(&row.node)),
+            SortField::Username => row.username.as_ref().map(text),
+            SortField::Port => row.port.map(|port| number(port.into())),
+            SortField::IsBridge => row.is_bridge.map(|flag| number(flag.into())),
+            // Every IPv4 address before every IPv6 address.
+            SortField::IpAddress => {
+                Some(&row.ip_address).filter(|ip| !ip.is_empty()).map(|ip| (ip.len(), 0, ip.clone()))
+            }
+            SortField::ConnectedAt => row.connected_at_ms.map(number),
+            SortField::MqueueLen => row.statistics?.mqueue_len.map(|figure| number(figure as i64)),
+            other => panic!("{other:?} is not in the model"),
+        }
+    }
+
+    /// The total order once more, as the documentation has it.
+    fn compare(order: Order, a: &Client, b: &Client) -> Ordering {
+        let by_value = match (value(order.field, a), value(order.field, b)) {
+            (Some(a), Some(b)) if order.descending => b.cmp(&a),
+            (Some(a), Some(b)) => a.cmp(&b),
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        };
+        by_value.then_with(|| (&a.clientid, &a.node, a.session).cmp(&(&b.clientid, &b.node, b.session)))
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
         #[test]
         fn a_merged_window_equals_the_one_sorted_list(
-            nodes in proptest::collection::vec(proptest::collection::btree_set("[a-d]{1,3}", 0..30), 0..5),
+            nodes in proptest::collection::vec(proptest::collection::vec(client(), 0..30), 0..5),
+            field in proptest::sample::select(FIELDS.to_vec()), descending in any::<bool>(),
             skip in 0..60_usize, take in 0..60_usize,
         ) {
-            let order = Order { descending: true, ..Order::default() };
-            let sorted: Vec<Vec<Client>> = nodes.iter().enumerate()
-                .map(|(node, ids)| ids.iter().rev().map(|id| row(&format!("n{node}"), id, 0)).collect())
-                .collect();
-            let mut model: Vec<(String, String)> = sorted.iter().flatten()
-                .map(|row| (row.clientid.clone(), row.node.clone())).collect();
-            model.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
-            let expected: Vec<_> = model.into_iter().skip(skip).take(take).map(|(id, node)| format!("{id}@{node}")).collect();
+            let order = Order { field, descending };
+            let sorted: Vec<Vec<Client>> = nodes.into_iter().enumerate().map(|(at, rows)| {
+                // A node has a session once.
+                let once: BTreeMap<_, _> = rows.into_iter().map(|row| ((row.clientid.clone(), row.session), row)).collect();
+                let mut rows: Vec<_> = once.into_values().map(|row| Client { node: format!("n{at}"), ..row }).collect();
+                rows.sort_by(|a, b| compare(order, a, b));
+                rows
+            }).collect();
+            let mut model: Vec<&Client> = sorted.iter().flatten().collect();
+            model.sort_by(|a, b| compare(order, a, b));
+            let identity = |clientid: &str, node: &str, session: u64| format!("{clientid}@{node}/{session}");
+            let expected: Vec<_> = model.into_iter().skip(skip).take(take)
+                .map(|row| identity(&row.clientid, &row.node, row.session)).collect();
             let nodes = sorted.iter().enumerate().map(|(node, rows)| rows_of(order, &format!("n{node}"), rows)).collect();
-            prop_assert_eq!(ids(&merge(order, nodes, skip, take)), expected);
+            let page = merge(order, nodes, skip, take);
+            let page: Vec<_> = page.iter().map(|row| identity(row.client.clientid, row.client.node, row.client.session)).collect();
+            prop_assert_eq!(page, expected);
         }
     }
 }

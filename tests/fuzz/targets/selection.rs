@@ -39,37 +39,44 @@ fn rarely(input: &mut Unstructured<'_>, times: u8) -> Result<bool> {
 /// A node of the cluster.
 #[derive(Clone, Debug)]
 enum Node {
-    /// Row `rank` has the number `first + rank / same * step`: evenly spaced, `same` rows of each.
-    Honest { count: u64, first: i64, step: i64, same: u64, begin: u64 },
+    /// Row `rank` has the number `first + rank / same * step`: evenly spaced, `same` rows of each; in a descending order
+    /// `step` is negative. The last `absent` rows have none.
+    Honest { count: u64, first: i64, step: i64, same: u64, begin: u64, absent: u64 },
     /// Says anything; its fences are bunched together at the beginning of their range, or about evenly spaced.
     Liar { is_bunching: bool },
 }
 
 impl Node {
-    fn new(input: &mut Unstructured<'_>) -> Result<Self> {
+    fn new(input: &mut Unstructured<'_>, order: Order) -> Result<Self> {
         if rarely(input, 3)? {
             return Ok(Self::Liar { is_bunching: rarely(input, 8)? });
         }
         let bits = input.int_in_range(0..=30_u32)?;
         let count = input.arbitrary::<u64>()? & ((1 << bits) - 1);
+        let first = input.arbitrary::<i32>()?.into();
+        let step = i64::from(input.arbitrary::<u16>()?) >> input.int_in_range(0..=16_u32)?;
         Ok(Self::Honest {
             count,
-            first: input.arbitrary::<i32>()?.into(),
-            step: i64::from(input.arbitrary::<u16>()?) >> input.int_in_range(0..=16_u32)?,
+            first,
+            step: if order.descending { -step } else { step },
             same: input.int_in_range(1..=9)?,
             begin: if rarely(input, 4)? { input.int_in_range(0..=count)? } else { 0 },
+            absent: if rarely(input, 3)? { input.int_in_range(0..=count)? } else { 0 },
         })
     }
 }
 
 /// The key of an honest node's row: number, then node and rank.
 fn key(name: &'static str, node: &Node, rank: u64) -> KeyRef<'static> {
-    let Node::Honest { first, step, same, .. } = node else { unreachable!("only of honest nodes") };
+    let Node::Honest { count, first, step, same, absent, .. } = node else {
+        unreachable!("only of honest nodes")
+    };
     let number = first + i64::try_from(rank / same).unwrap_or_default() * step;
-    KeyRef { value: Some(ValueRef::Number(number)), clientid: "", node: name, session: rank }
+    let value = (rank < count - absent).then_some(ValueRef::Number(number));
+    KeyRef { value, clientid: "", node: name, session: rank }
 }
 
-/// How many of a node's rows come before a key, by search: the number is not less from rank to rank.
+/// How many of a node's rows come before a key, by search: none comes before the one of the rank below.
 fn rank_of(order: Order, name: &'static str, node: &Node, before: &KeyRef<'_>) -> u64 {
     let Node::Honest { count, begin, .. } = node else { return 0 };
     let (mut low, mut high) = (*begin, *count);
@@ -81,11 +88,11 @@ fn rank_of(order: Order, name: &'static str, node: &Node, before: &KeyRef<'_>) -
 }
 
 fn run(input: &mut Unstructured<'_>) -> Result<()> {
-    let order = Order { field: SortField::ConnectedAt, descending: false };
+    let order = Order { field: SortField::ConnectedAt, descending: rarely(input, 2)? };
     let wanted = input.int_in_range(1..=NAMES.len())?;
     let mut nodes: Vec<(&'static str, Node)> = Vec::new();
     for name in NAMES.into_iter().take(wanted) {
-        nodes.push((name, Node::new(input)?));
+        nodes.push((name, Node::new(input, order)?));
     }
     let bits = input.int_in_range(0..=64_u32)?;
     let offset = input.arbitrary::<u64>()?.checked_shr(64 - bits).unwrap_or_default();

@@ -1,43 +1,92 @@
-//! Selections over small clusters against one sorted list.
+//! Selections over clusters against one sorted list, and what each of their waves leaves.
+
+use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rollcall_proto::SortField;
+use rollcall_proto::order::ValueRef;
 
 use super::*;
 use crate::page::plan;
 use crate::page::share::Expected;
 
-/// A node is a sorted list of numbers; number and node make the key.
+/// A node's rows in order.
+enum Rows {
+    /// These; those without a number lack the field.
+    Some(Vec<Option<i64>>),
+    /// So many from a number on.
+    Line { count: u64, first: i64, step: i64 },
+}
+
+impl Rows {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Some(rows) => rows.len() as u64,
+            Self::Line { count, .. } => *count,
+        }
+    }
+
+    fn number(&self, rank: u64) -> Option<i64> {
+        match self {
+            Self::Some(rows) => rows[rank as usize],
+            Self::Line { first, step, .. } => Some(first + rank as i64 * step),
+        }
+    }
+}
+
+/// Nodes of sorted rows; a row's number is what it is sorted by, in whatever form the order's field has.
 struct Cluster {
+    order: Order,
     names: Vec<String>,
-    nodes: Vec<Vec<i64>>,
+    nodes: Vec<Rows>,
     /// How many rows of a node have a rank at the most.
     most_ranked: u64,
 }
 
 const ORDER: Order = Order { field: SortField::ConnectedAt, descending: false };
 
+/// Numbers of the rows in the orders by a text.
+const TEXTS: i64 = 400;
+
+fn text_of(number: i64) -> &'static str {
+    static ALL: LazyLock<Vec<String>> = LazyLock::new(|| (0..TEXTS).map(|n| format!("{n:03}")).collect());
+    &ALL[number as usize]
+}
+
+/// A row's key. By client id and by node no row lacks the field.
+fn key_of(order: Order, number: Option<i64>, node: &str, session: u64) -> KeyRef<'_> {
+    let (value, clientid) = match order.field {
+        SortField::Clientid => (None, number.map_or("", text_of)),
+        SortField::Node => (None, ""),
+        SortField::Username => (number.map(|number| ValueRef::Text(text_of(number))), ""),
+        _ => (number.map(ValueRef::Number), ""),
+    };
+    KeyRef { value, clientid, node, session }
+}
+
 impl Cluster {
-    fn new(mut nodes: Vec<Vec<i64>>) -> Self {
+    fn new(nodes: Vec<Vec<i64>>) -> Self {
+        Self::ordered(ORDER, nodes.into_iter().map(|rows| rows.into_iter().map(Some).collect()).collect())
+    }
+
+    fn ordered(order: Order, mut nodes: Vec<Vec<Option<i64>>>) -> Self {
         for rows in &mut nodes {
-            rows.sort_unstable();
+            rows.sort_by(|a, b| order.compare(&key_of(order, *a, "", 0), &key_of(order, *b, "", 0)));
         }
+        Self::of(order, nodes.into_iter().map(Rows::Some).collect())
+    }
+
+    fn of(order: Order, nodes: Vec<Rows>) -> Self {
         let names = (0..nodes.len()).map(|node| format!("n{node:03}")).collect();
-        Self { names, nodes, most_ranked: u64::MAX }
+        Self { order, names, nodes, most_ranked: u64::MAX }
     }
 
     fn key(&self, node: usize, rank: u64) -> KeyRef<'_> {
-        let value = self.nodes[node][rank as usize];
-        KeyRef {
-            value: Some(rollcall_proto::order::ValueRef::Number(value)),
-            clientid: "",
-            node: &self.names[node],
-            session: rank,
-        }
+        key_of(self.order, self.nodes[node].number(rank), &self.names[node], rank)
     }
 
     fn survey(&self, node: usize, range: &Range<u64>, fences: u32) -> Surveyed<'_> {
-        let count = self.nodes[node].len() as u64;
+        let count = self.nodes[node].len();
         let ranked = count.min(self.most_ranked);
         let (start, end) = (range.start.min(ranked), range.end.min(ranked));
         let length = end - start;
@@ -51,7 +100,7 @@ impl Cluster {
 
     /// Runs a selection to its end: the page's keys, waves with the fetch, rows shipped.
     fn page(&self, offset: u64, limit: u32) -> (Vec<(usize, u64)>, u32, u64) {
-        self.run(Selection::new(ORDER, offset, limit, self.nodes.len()))
+        self.run(Selection::new(self.order, offset, limit, self.nodes.len()))
     }
 
     /// The same, with a guess from counts.
@@ -60,7 +109,7 @@ impl Cluster {
             counts.iter().map(|&count| Expected { count: Some(count), answers: true }).collect();
         let total = Some(counts.iter().sum());
         let near = plan::around(offset, limit, &expected, total, 4.0);
-        self.run(Selection::new(ORDER, offset, limit, self.nodes.len()).near(near))
+        self.run(Selection::new(self.order, offset, limit, self.nodes.len()).near(near))
     }
 
     fn run(&self, mut selection: Selection) -> (Vec<(usize, u64)>, u32, u64) {
@@ -74,7 +123,11 @@ impl Cluster {
                         .enumerate()
                         .map(|(node, range)| Some(self.survey(node, range, fences)))
                         .collect();
+                    let is_guess = selection.guess().is_some();
                     selection.narrow(&wave).unwrap();
+                    if !is_guess {
+                        self.check_wave(&selection, &ranges, fences);
+                    }
                 }
                 Step::Fetch { windows, skip, take } => {
                     let shipped = windows.iter().map(|window| window.end - window.start).sum();
@@ -83,11 +136,32 @@ impl Cluster {
                         .enumerate()
                         .flat_map(|(node, window)| window.clone().map(move |rank| (node, rank)))
                         .collect();
-                    rows.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
+                    rows.sort_by(|a, b| self.order.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
                     let page = rows.into_iter().skip(skip as usize).take(take as usize).collect();
                     return (page, selection.waves() + 1, shipped);
                 }
             }
+        }
+    }
+
+    /// What a wave of so many fences leaves of the ranges that it looked at, as the module promises: the page and two gaps
+    /// and two rows a node; of ranges that are no longer than the fences, the page alone.
+    fn check_wave(&self, selection: &Selection, ranges: &[Range<u64>], fences: u32) {
+        let length = |(range, rows): (&Range<u64>, &Rows)| {
+            let ranked = rows.len().min(self.most_ranked);
+            range.end.min(ranked).saturating_sub(range.start)
+        };
+        let lengths: Vec<u64> = ranges.iter().zip(&self.nodes).map(length).collect();
+        let gap = |length: &u64| length.div_ceil((*length).min(fences.into()).max(1));
+        let beside =
+            lengths.iter().filter(|length| **length > 0).map(|length| 2 * gap(length) + 2).sum::<u64>();
+        let ((_, take), left) = (selection.target(), selection.active_total());
+        assert!(
+            left <= take + beside,
+            "{left} rows left for a page of {take}, of {lengths:?} by {fences} fences"
+        );
+        if take > 0 && lengths.iter().all(|length| *length <= fences.into()) {
+            assert_eq!(left, take, "of {lengths:?} by {fences} fences");
         }
     }
 
@@ -96,15 +170,47 @@ impl Cluster {
             .nodes
             .iter()
             .enumerate()
-            .flat_map(|(node, rows)| (0..rows.len() as u64).map(move |rank| (node, rank)))
+            .flat_map(|(node, rows)| (0..rows.len()).map(move |rank| (node, rank)))
             .collect();
-        all.sort_by(|a, b| ORDER.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
+        all.sort_by(|a, b| self.order.compare(&self.key(a.0, a.1), &self.key(b.0, b.1)));
         all.into_iter().skip(offset as usize).take(limit as usize).collect()
     }
 }
 
+/// Orders of every kind, both ways.
+fn orders() -> impl Strategy<Value = Order> {
+    let fields = [SortField::ConnectedAt, SortField::Username, SortField::Clientid, SortField::Node];
+    (proptest::sample::select(fields.to_vec()), any::<bool>())
+        .prop_map(|(field, descending)| Order { field, descending })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
+    /// Rows that lack the field stand at the end of every node's, whichever way round, and many are equal in it.
+    #[test]
+    fn a_page_in_any_order_equals_the_one_list(
+        order in orders(), values in prop_oneof![Just(3), Just(TEXTS)],
+        nodes in proptest::collection::vec(
+            proptest::collection::vec(proptest::option::weighted(0.8, 0..TEXTS), 0..700), 1..6),
+        offset in 0..3000_u64, limit in 0..40_u32,
+        near in proptest::option::of(proptest::collection::vec((0..800_u64, 0..800_u64), 6)),
+        room in proptest::option::of(0..300_u64),
+    ) {
+        let few = |rows: Vec<Option<i64>>| rows.into_iter().map(|row| row.map(|row| row % values)).collect();
+        let cluster = Cluster::ordered(order, nodes.into_iter().map(few).collect());
+        let count = cluster.nodes.len();
+        let mut selection = Selection::new(order, offset, limit, count);
+        if let Some(near) = near {
+            selection = selection.near(near[..count].iter().map(|&(a, b)| a.min(b)..a.max(b)).collect());
+        }
+        if let Some(room) = room {
+            selection = selection.within(room);
+        }
+        let (page, _, shipped) = cluster.run(selection);
+        prop_assert_eq!(page, cluster.model(offset, limit));
+        prop_assert!(shipped <= 3 * u64::from(limit) + 100 * count as u64);
+    }
+
     #[test]
     fn pages_within_the_ranks_of_a_node_are_exact_though_it_has_more_rows(
         nodes in proptest::collection::vec(proptest::collection::vec(0..400_i64, 0..900), 1..7),
@@ -215,30 +321,37 @@ proptest! {
 fn the_popular_second_query_is_wrong_and_this_is_right() {
     let cluster = Cluster::new(vec![(1..=10).collect(), (101..=110).collect()]);
     let values: Vec<i64> =
-        cluster.page(4, 2).0.iter().map(|&(node, rank)| cluster.nodes[node][rank as usize]).collect();
+        cluster.page(4, 2).0.iter().filter_map(|&(node, rank)| cluster.nodes[node].number(rank)).collect();
     assert_eq!(values, [5, 6]);
 }
 
 #[test]
 fn depth_costs_few_waves_and_about_a_page_of_rows() {
-    let even = |nodes: i64, rows: i64| {
-        Cluster::new((0..nodes).map(|node| (0..rows).map(|row| row * nodes + node).collect()).collect())
+    // A row's number is its rank in the merged list.
+    let even = |nodes: i64, rows: u64| {
+        Cluster::of(ORDER, (0..nodes).map(|first| Rows::Line { count: rows, first, step: nodes }).collect())
     };
-    let partitioned = |nodes: i64, rows: i64| {
-        Cluster::new((0..nodes).map(|node| (0..rows).map(|row| node * rows + row).collect()).collect())
+    let partitioned = |nodes: i64, rows: u64| {
+        let first = |node| node * rows as i64;
+        let line = |node| Rows::Line { count: rows, first: first(node), step: 1 };
+        Cluster::of(ORDER, (0..nodes).map(line).collect())
     };
     let all_equal = Cluster::new(vec![vec![7; 200_000]; 3]);
     for (name, cluster, most_waves) in [
         ("3 x 1M even", even(3, 1_000_000), 3),
         ("3 x 1M partitioned", partitioned(3, 1_000_000), 3),
         ("3 x 200k equal", all_equal, 3),
-        ("200 x 10k even", even(200, 10_000), 4),
-        ("200 x 10k partitioned", partitioned(200, 10_000), 4),
+        ("200 x 100k even", even(200, 100_000), 4),
+        ("200 x 100k partitioned", partitioned(200, 100_000), 4),
     ] {
-        let total: u64 = cluster.nodes.iter().map(|rows| rows.len() as u64).sum();
+        let total: u64 = cluster.nodes.iter().map(Rows::len).sum();
         for offset in [0, total / 3, total / 2, total - 100, total - 1, total] {
             let (page, waves, shipped) = cluster.page(offset, 100);
             assert_eq!(page.len() as u64, 100.min(total - offset), "{name}, offset {offset}");
+            let is_right = |(at, &(node, rank)): (u64, &(usize, u64))| {
+                cluster.nodes[node].number(rank) == Some((offset + at) as i64)
+            };
+            assert!(name.ends_with("equal") || (0..).zip(&page).all(is_right), "{name}, offset {offset}");
             assert!(waves <= most_waves, "{name}, offset {offset}: {waves} waves");
             assert!(shipped <= 300 + 100 * cluster.nodes.len() as u64, "{name}: {shipped} rows");
         }
@@ -273,9 +386,8 @@ fn a_page_anywhere_takes_two_waves_where_the_shares_tell_about_where_it_is() {
         for part in 0..20 {
             let offset = total * part / 20;
             let (page, waves, shipped) = cluster.page_near(offset, 100, &counts);
-            let first = cluster.nodes[page[0].0][page[0].1 as usize];
-            let (node, rank) = page[99];
-            assert_eq!((first, cluster.nodes[node][rank as usize]), (offset as i64, offset as i64 + 99));
+            let number = |at: usize| cluster.nodes[page[at].0].number(page[at].1);
+            assert_eq!((number(0), number(99)), (Some(offset as i64), Some(offset as i64 + 99)));
             assert_eq!(waves, 2, "{counts:?}, offset {offset}");
             assert!(shipped <= 300 + 100 * counts.len() as u64, "{counts:?}: {shipped} rows");
         }

@@ -11,6 +11,44 @@ use rollcall_proto::{Matcher, Order, SortField};
 use super::super::Index;
 use super::{Model, NODE, Step, apply, check_view, order};
 
+/// What the index promises of memory, for ids of 20 bytes and user names of 10. All are taken in at once, and one after
+/// the other.
+#[test]
+fn a_client_takes_some_hundred_bytes_and_a_sort_five_more() {
+    const CLIENTS: u64 = 60_000;
+    let client = |number: u64| Client {
+        clientid: format!("dev-{:016x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        session: number,
+        username: Some(format!("user-{:05}", number % 50_000)),
+        zone: Some("external".to_owned()),
+        proto_name: Some("MQTT".to_owned()),
+        proto_ver: Some(5),
+        ip_address: vec![10, (number >> 16) as u8, (number >> 8) as u8, number as u8],
+        port: Some((number % 60_000) as u32),
+        keepalive: Some(60),
+        clean_start: Some(number.is_multiple_of(2)),
+        expiry_interval: Some(0),
+        conn_state: 1,
+        connected_at_ms: Some(1_700_000_000_000 + number as i64),
+        created_at_ms: Some(1_700_000_000_000 + number as i64),
+        ..Client::default()
+    };
+    let (at_once, one_by_one) = (Index::new(NODE), Index::new(NODE));
+    at_once.resync((0..CLIENTS).map(client).collect());
+    for number in 0..CLIENTS {
+        assert!(one_by_one.present(client(number)));
+    }
+    let each = |index: &Index| index.bytes() as u64 / CLIENTS;
+    let (least, most) = (each(&at_once), each(&one_by_one));
+    assert!((80..=115).contains(&least), "{least} bytes a client that came with all others");
+    assert!((80..=150).contains(&most), "{most} bytes a client that came alone");
+    let by_port = Order { field: SortField::Port, descending: false };
+    let sorted = at_once.view(&Matcher::new(Filter::default()).unwrap(), by_port, &|| false).unwrap();
+    assert_eq!(sorted.count(), CLIENTS);
+    let more = each(&at_once) - least;
+    assert!((1..=9).contains(&more), "{more} bytes a client for a sort");
+}
+
 /// Many clients of many values, the same for the same seed.
 fn many(count: u64, seed: u64) -> Vec<Client> {
     (0..count).map(|number| one_of_many(number, seed)).collect()
