@@ -88,6 +88,15 @@ impl Subject {
         serde_json::from_slice(&body).map_err(|error| format!("{path}: the answer is no JSON: {error}"))
     }
 
+    /// How many rows its nodes have sent it for pages since it started; `None` unless it is ours.
+    pub(crate) fn rows_shipped(&self, load: &Load) -> Option<u64> {
+        self.gateway?;
+        let target = Target { path: "/metrics".to_owned(), ..self.target("") };
+        let text = String::from_utf8(load.get(&target).ok()?).ok()?;
+        let of_nodes = text.lines().filter(|line| line.starts_with("rollcall_node_rows_total{"));
+        of_nodes.map(|line| line.rsplit(' ').next()?.parse::<f64>().ok().map(|rows| rows as u64)).sum()
+    }
+
     /// How many rows match these parameters (`&name=value`), as far as the server says so.
     pub(crate) fn count(&self, load: &Load, parameters: &str) -> Option<u64> {
         // Not 0 rows: peers may take that for no limit at all.

@@ -24,11 +24,18 @@ pub(crate) struct NodeFigures {
     pub(crate) probes: Outcomes,
     /// How long calls took that were made, whatever came of them.
     pub(crate) took: Histogram,
+    /// Rows that came for pages.
+    pub(crate) rows: Counter,
 }
 
 impl Default for NodeFigures {
     fn default() -> Self {
-        Self { calls: Outcomes::default(), probes: Outcomes::default(), took: Histogram::new(DURATIONS) }
+        Self {
+            calls: Outcomes::default(),
+            probes: Outcomes::default(),
+            took: Histogram::new(DURATIONS),
+            rows: Counter::default(),
+        }
     }
 }
 

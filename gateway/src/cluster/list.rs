@@ -301,6 +301,8 @@ async fn fetch(
             without_statistics: !with_statistics,
             after: after.cloned(),
             from_end,
+            // Nothing is asked about it after its rows.
+            release_snapshot: snapshot != LIVE,
         };
         async move {
             let received = || receive(&node, query, message.clone(), behind, until);
@@ -309,8 +311,6 @@ async fn fetch(
     })
     .await
 }
-            // Nothing is asked about it after its rows.
-            release_snapshot: snapshot != LIVE,
 
 /// Receives one node's list to its end, and no more rows than asked for.
 async fn receive(
@@ -325,7 +325,10 @@ async fn receive(
     let mut chunks = raw::list(node.channel(), call::request(message, until)).await?;
     let mut rows = NodeRows::default();
     let mut read = |chunk: &[u8]| {
-        rows.read(chunk, limit as usize).map_err(|error| CallError::protocol(error.to_string()))
+        let before = rows.len();
+        let read = rows.read(chunk, limit as usize);
+        node.figures().rows.inc_by((rows.len() - before) as u64);
+        read.map_err(|error| CallError::protocol(error.to_string()))
     };
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
     let mut head: ListHead = read(&head)?;

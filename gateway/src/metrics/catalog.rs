@@ -35,6 +35,8 @@ rollcall_metrics::catalog! {
         "Calls to the node for requests and scrapes: answered, the reason they failed for, or skipped while the node is not asked.";
     NODE_CALL_DURATION = Histogram "rollcall_node_call_duration_seconds" ["node"]
         "How long calls to the node took, failed ones included; exports until their first rows.";
+    NODE_ROWS = Counter "rollcall_node_rows_total" ["node"]
+        "Rows that the node sent for pages of lists; those of exports are not among them.";
     NODE_CALLS_IN_FLIGHT = Gauge "rollcall_node_calls_in_flight" ["node"]
         "Calls to the node in flight.";
     NODE_PROBES = Counter "rollcall_node_probes_total" ["node", "outcome"]

@@ -126,6 +126,10 @@ impl Page {
         for node in &self.nodes {
             took.add_histogram(&[&node.label], &node.figures.took)?;
         }
+        let mut rows = families.begin(&catalog::NODE_ROWS)?;
+        for node in &self.nodes {
+            rows.add_whole(&[&node.label], node.figures.rows.get())?;
+        }
         self.each(families, &catalog::NODE_CALLS_IN_FLIGHT, |view| Some(view.calls as f64))?;
         let mut probes = families.begin(&catalog::NODE_PROBES)?;
         for node in &self.nodes {

@@ -100,6 +100,26 @@ async fn clients_are_counted_by_node_and_kind() {
 }
 
 #[tokio::test]
+async fn rows_that_nodes_send_for_pages_are_counted_shown_or_not() {
+    let rows = |node: &str| (0..30).map(|n| client(&format!("{node}-{n:02}"), None)).collect();
+    let a = FakeNode::new("a@h", rows("a"), Behaviour::Honest);
+    let b = FakeNode::new("b@h", rows("b"), Behaviour::Honest);
+    let gateway = gateway_over(Arc::clone(&a), Arc::clone(&b), &[]).await;
+    assert_eq!(send(gateway, "GET", "/clients?_limit=20").await.0, 200);
+    assert_eq!(send(gateway, "GET", "/clients?_limit=0").await.0, 200);
+    let text = samples(gateway).await;
+    let sent = [&a, &b].map(|node| node.calls.rows_sent.load(std::sync::atomic::Ordering::Relaxed) as f64);
+    assert!(sent[0] >= 20.0 && sent[1] > 0.0, "{sent:?}");
+    expect(
+        &text,
+        &[
+            (r#"rollcall_node_rows_total{node="a@h"}"#, Some(sent[0])),
+            (r#"rollcall_node_rows_total{node="b@h"}"#, Some(sent[1])),
+        ],
+    );
+}
+
+#[tokio::test]
 async fn a_silent_node_is_named_and_its_clients_are_absent_not_zero() {
     let gateway = gateway(Behaviour::HangInQueries, &["127.0.0.1:1"]).await;
     let begun = Instant::now();
