@@ -3,7 +3,8 @@
 //! The decision is the one of [`Matcher::matches`], condition by condition; a property test holds the two together.
 //! Conditions on what [`super::origin`] keeps are checked by the matcher itself, once for each origin. Exact client
 //! ids and user names are not looked at here: they are searched for in lists, see [`super::select`]. One core does it:
-//! a million rows take a millisecond or two, and the agent runs as many scans at once as it has cores.
+//! a million rows take a millisecond or two, and the agent runs as many scans at once as it has cores (ARCHITECTURE.md says
+//! what to split one would gain).
 
 use std::net::IpAddr;
 
