@@ -15,8 +15,8 @@ use rollcall_node_agent::run::{RunError, run_with_ready};
 use rollcall_proto::v1::kick_response::Outcome;
 use rollcall_proto::v1::node_client::NodeClient;
 use rollcall_proto::v1::{
-    Client, ConnState, DescribeRequest, DescribeResponse, Filter, GetRequest, Key, KickRequest, ListRequest,
-    ListResponse, Order, SortField, Statistics, SurveyRequest,
+    Client, ConnState, DescribeRequest, DescribeResponse, ExportRequest, Filter, GetRequest, Key,
+    KickRequest, ListRequest, ListResponse, Order, SortField, Statistics, SurveyRequest, WatchRequest,
 };
 use rollcall_proto::{REASON_METADATA, Reason};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -189,13 +189,13 @@ fn reason(status: &Status) -> Option<Reason> {
 }
 
 async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if holds().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("not within 5 s: {what}");
+    panic!("not within 30 s: {what}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -425,6 +425,53 @@ async fn a_caller_that_goes_away_takes_its_work_along() {
     let late = agent.client.clone().survey(late).await.unwrap_err();
     assert!(matches!(late.code(), Code::DeadlineExceeded | Code::Cancelled), "{late:?}");
     until("its end", async || at_work().await == (0, 0)).await;
+
+    // So do the figures of one client.
+    let mut client = agent.client.clone();
+    let get = GetRequest { clientid: "c-00001".into(), without_statistics: false };
+    let waiting = tokio::spawn(async move { client.get(get).await.map(drop) });
+    until("the question", async || at_work().await == (1, 0)).await;
+    waiting.abort();
+    until("its end", async || at_work().await == (0, 0)).await;
+    // Streams too, of which more are opened in turn than there may be at once.
+    for _ in 0..40 {
+        let without_figures = ExportRequest { without_statistics: true, ..ExportRequest::default() };
+        let mut exported = agent.client.clone().export(without_figures).await.unwrap().into_inner();
+        assert!(exported.message().await.unwrap().is_some());
+        drop(exported);
+        until("the export's end", async || at_work().await == (0, 0)).await;
+        let opened = async || agent.client.clone().watch(WatchRequest::default()).await;
+        let mut watched = None;
+        // The one before may not be over yet.
+        until("a stream of events", async || {
+            watched = opened().await.ok();
+            watched.is_some()
+        })
+        .await;
+        assert!(watched.unwrap().into_inner().message().await.unwrap().is_some());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kick_whose_caller_goes_away_is_finished_and_leaves_nothing() {
+    let (broker, gate) = Scripted::gated(clients(3));
+    let agent = serve(broker, |_| {}).await;
+    let mut client = agent.client.clone();
+    let kick = KickRequest { clientid: "c-00001".into(), session: None, incarnation: None };
+    let waiting = tokio::spawn(async move { client.kick(kick).await.map(drop) });
+    until("the kick", async || agent.describe().await.calls_in_flight == 1).await;
+    waiting.abort();
+    assert!(waiting.await.unwrap_err().is_cancelled());
+    // The broker has not answered, so it is still going on; by now the agent knows that nobody waits.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let told = agent.describe().await;
+    assert_eq!((told.calls_in_flight, told.clients), (1, 3));
+    gate.add_permits(1);
+    until("its end", async || {
+        let told = agent.describe().await;
+        (told.calls_in_flight, told.clients) == (0, 2)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

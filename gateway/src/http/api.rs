@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::auth::{self, Refused};
 use super::bulk::BulkKicks;
@@ -231,8 +231,10 @@ async fn refuse(
     };
     let left_out = kick.as_ref().and_then(report);
     if let Some((asked, left_out)) = kick.zip(left_out) {
-        // A disk that hangs must not hold up the answer; the line is written whoever waits for it.
-        let _ = timeout(api.timeout, kicks::refused(&api.audit, parts, key, asked, &error, left_out)).await;
+        // Who has no key, or asked for something else that cannot be, is not told that the header is wrong too.
+        let deadline =
+            Api::deadline(&parts.headers, api.timeout).unwrap_or_else(|_| Instant::now() + api.timeout);
+        kicks::refused(&api.audit, parts, key, asked, &error, left_out, deadline).await;
     }
     error.into_response()
 }

@@ -83,7 +83,7 @@ impl BulkKicks {
         let read = match self.admit(parts, key) {
             Ok(place) => self.read(body, deadline).await.map(|(json, request)| (place, json, request)),
             Err(error) => {
-                pending.end(without_success(&error)).await;
+                pending.end_by(deadline, without_success(&error)).await;
                 limits::drop_body_later(&self.limits, body);
                 return Err(error);
             }
@@ -91,11 +91,11 @@ impl BulkKicks {
         let (place, json, request) = match read {
             Ok(read) => read,
             Err(error) => {
-                pending.end(without_success(&error)).await;
+                pending.end_by(deadline, without_success(&error)).await;
                 return Err(error);
             }
         };
-        if let Err(error) = pending.begin(Some(json)).await {
+        if let Err(error) = pending.begin_by(deadline, Some(json)).await {
             tracing::error!(%error, "a bulk kick cannot be put on record, so it is not carried out");
             return Err(ApiError::Unrecorded);
         }
@@ -105,13 +105,13 @@ impl BulkKicks {
                 status: Some(StatusCode::OK.as_u16()),
                 ..Ending::new(Outcome::DryRun)
             });
-            pending.end(ending).await;
+            pending.end_by(deadline, ending).await;
             return found;
         }
         let (targets, completeness) = match in_time(deadline, self.find(&request, deadline)).await {
             Ok(found) => found,
             Err(error) => {
-                pending.end(without_success(&error)).await;
+                pending.end_by(deadline, without_success(&error)).await;
                 return Err(error);
             }
         };

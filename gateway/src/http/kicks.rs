@@ -41,7 +41,7 @@ impl Asked {
     }
 }
 
-/// Puts a kick on record that was refused before it was looked at any closer.
+/// Puts a kick on record that was refused before it was looked at any closer, and waits for that until the deadline at most.
 /// Others were left out before it.
 pub(super) async fn refused(
     audit: &Audit,
@@ -50,6 +50,7 @@ pub(super) async fn refused(
     asked: Asked,
     error: &ApiError,
     left_out: u64,
+    deadline: Instant,
 ) {
     let pending = match asked {
         Asked::One { node, clientid } => Pending::of(audit, parts, key, KICK).about(clientid, node),
@@ -59,7 +60,7 @@ pub(super) async fn refused(
     if let Some(message) = ending.message.as_mut().filter(|_| left_out > 0) {
         message.push_str(&format!("; {left_out} more before it are not on record"));
     }
-    pending.end(ending).await;
+    pending.end_by(deadline, ending).await;
 }
 
 /// Ends connection and session.
@@ -80,15 +81,15 @@ pub(super) async fn kick(
         Err(ApiError::Forbidden { key: key.id.to_string() })
     };
     if let Err(error) = checked {
-        pending.end(without_success(&error)).await;
+        pending.end_by(deadline, without_success(&error)).await;
         return Err(error);
     }
-    if let Err(error) = pending.begin(None).await {
+    if let Err(error) = pending.begin_by(deadline, None).await {
         tracing::error!(%error, %clientid, "a kick cannot be put on record, so it is not carried out");
         return Err(ApiError::Unrecorded);
     }
     let answer = cluster.kick(clientid, &scope(node), deadline).await.map_err(ApiError::from);
-    pending.end(answer.as_ref().map_or_else(without_success, success)).await;
+    pending.end_by(deadline, answer.as_ref().map_or_else(without_success, success)).await;
     let answer = answer?;
     Ok(noted(envelope::json(StatusCode::OK, &envelope::kick(&answer, clientid)), &answer.completeness))
 }

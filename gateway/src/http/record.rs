@@ -1,8 +1,10 @@
 //! A kick on its way into the record: a line before it is carried out, and one when it has ended.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use http::request::Parts;
+use tokio::time::{Instant, timeout};
 
 use super::observe::{RemoteAddress, RequestId};
 use crate::audit::{Audit, Outcome, Place, Record, Totals};
@@ -99,6 +101,17 @@ impl Pending {
         outcome
     }
 
+    /// As [`Self::begin`] for an answer with a deadline, of which a tenth is left to say that the disk took too long.
+    pub(super) async fn begin_by(&mut self, deadline: Instant, body: Option<Json>) -> io::Result<()> {
+        let late = |_| io::Error::new(ErrorKind::TimedOut, "the disk takes longer than the request may");
+        timeout(most_of(deadline), self.begin(body)).await.unwrap_or_else(|elapsed| Err(late(elapsed)))
+    }
+
+    /// As [`Self::end`] for an answer with a deadline, which does not wait for the disk beyond it. The line is written all the same.
+    pub(super) async fn end_by(self, deadline: Instant, ending: Ending) {
+        let _ = timeout(most_of(deadline), self.end(ending)).await;
+    }
+
     /// Writes the last line.
     pub(super) async fn end(mut self, ending: Ending) {
         self.begun = false;
@@ -143,6 +156,11 @@ impl Drop for Pending {
             tokio::spawn(async move { write_last(place, &record).await });
         }
     }
+}
+
+/// Nine tenths of what is left until then.
+fn most_of(deadline: Instant) -> Duration {
+    deadline.saturating_duration_since(Instant::now()) * 9 / 10
 }
 
 async fn write_last(place: io::Result<Place>, record: &Record) {

@@ -27,6 +27,8 @@ pub(crate) enum Behaviour {
     HangInQueries,
     /// Answers Describe and Get, hangs in lists.
     HangInLists,
+    /// Answers what probes ask, hangs in everything else.
+    HangsButForProbes,
     /// Sends a list, a count or an export, and then chunks with nothing in them, one in a while and for ever.
     Drips,
     /// Refuses for a reason that there is not.
@@ -77,6 +79,8 @@ pub(crate) enum Behaviour {
     ChangesAndForgets,
     /// Kicks find another session than the one located.
     Reconnected,
+    /// The first kick finds another session than the one located, and that one is there from then on.
+    ReconnectsOnce,
     /// A kick is never answered.
     HangInKick,
     /// A kick takes a while.
@@ -136,7 +140,7 @@ pub(crate) struct Calls {
     pub(crate) kicks: AtomicUsize,
     /// Describes.
     pub(crate) describes: AtomicUsize,
-    /// Lists, surveys, counts and gets whose caller waits.
+    /// Calls that have no answer yet and whose caller waits.
     pub(crate) open: AtomicUsize,
     /// Exports that have not ended.
     pub(crate) exports_open: AtomicUsize,
@@ -273,7 +277,9 @@ impl FakeNode {
             Err(status)
         };
         match self.behaviour() {
-            Behaviour::Hang | Behaviour::HangInQueries => std::future::pending().await,
+            Behaviour::Hang | Behaviour::HangInQueries | Behaviour::HangsButForProbes => {
+                std::future::pending().await
+            }
             Behaviour::Draining => refusal(Status::unavailable("going away"), "draining"),
             Behaviour::OddReason => refusal(Status::unavailable("moon"), "full-moon"),
             Behaviour::Overloaded => refusal(Status::resource_exhausted("busy"), "overloaded"),
@@ -518,13 +524,17 @@ impl Node for Service {
     }
 
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
-        self.0.misbehave().await?;
+        let request = request.into_inner();
+        // What probes ask for.
+        let is_probe = request.clientid.is_empty() && self.0.behaviour == Behaviour::HangsButForProbes;
+        if !is_probe {
+            self.0.misbehave().await?;
+        }
         let falls_silent = [Behaviour::ReconnectedAndSilent, Behaviour::SilentAfterKick];
         if falls_silent.contains(&self.0.behaviour) && self.0.calls.kicks.load(Ordering::Relaxed) > 0 {
             std::future::pending::<()>().await;
         }
-        let clientid = request.into_inner().clientid;
-        let filter = v1::Filter { clientid: vec![clientid], ..v1::Filter::default() };
+        let filter = v1::Filter { clientid: vec![request.clientid], ..v1::Filter::default() };
         let mut clients = self.0.matching(Some(filter), Order::default());
         for row in &mut clients {
             row.node.clear();
@@ -533,10 +543,19 @@ impl Node for Service {
     }
 
     async fn kick(&self, request: Request<v1::KickRequest>) -> Result<Response<v1::KickResponse>, Status> {
-        self.0.calls.kicks.fetch_add(1, Ordering::Relaxed);
+        let is_first = self.0.calls.kicks.fetch_add(1, Ordering::Relaxed) == 0;
         let request = request.into_inner();
         let outcome = match self.0.behaviour {
-            Behaviour::HangInKick => std::future::pending().await,
+            Behaviour::ReconnectsOnce if is_first => {
+                let mut rows = self.0.rows();
+                let row = rows.iter_mut().find(|row| row.clientid == request.clientid).unwrap();
+                row.session += 1_000;
+                Outcome::OtherSession
+            }
+            Behaviour::HangInKick => {
+                let _open = Call::begin(&self.0.calls.open);
+                std::future::pending().await
+            }
             Behaviour::Reconnected | Behaviour::ReconnectedAndSilent => Outcome::OtherSession,
             Behaviour::OverloadedInKick => return Err(Status::resource_exhausted("busy")),
             Behaviour::GoneInKick => Outcome::NotFound,

@@ -449,6 +449,19 @@ async fn a_kick_reaches_the_owners_alone_and_the_sessions_found() {
 }
 
 #[tokio::test]
+async fn a_client_that_moved_once_is_kicked_where_it_is_then() {
+    // With another session on its node.
+    let node = FakeNode::new("n0", rows(0, 3, false), Behaviour::ReconnectsOnce);
+    let cluster = cluster_of(std::slice::from_ref(&node)).await;
+    let session = node.rows()[0].session;
+    let kicked = cluster.kick("c-000000-0", &Scope::All, Instant::now() + PATIENCE).await.unwrap();
+    assert_eq!((kicked.kicked_on, kicked.completeness.is_whole()), (vec!["n0".to_owned()], true));
+    // The session that was located first is not hit.
+    assert_eq!(*node.kicked.lock().unwrap(), [("c-000000-0".to_owned(), session + 1_000)]);
+    assert_eq!(node.calls.kicks.load(Relaxed), 2);
+}
+
+#[tokio::test]
 async fn a_client_that_moved_is_looked_for_once_more() {
     let node = FakeNode::new("n0", rows(0, 3, false), Behaviour::Reconnected);
     let cluster = cluster_of(std::slice::from_ref(&node)).await;
