@@ -57,6 +57,8 @@ pub struct Config {
     pub max_calls: NonZeroU32,
     /// Connections at the most, of one address half of them.
     pub max_connections: NonZeroU32,
+    /// Wrong tokens an address may show at once, beyond one a second; 0: any number.
+    pub max_wrong_tokens: u32,
     /// How to log.
     pub log: Log,
 }
@@ -185,6 +187,7 @@ impl Config {
             drain_timeout: Duration::from_secs(10),
             max_calls: NonZeroU32::MIN.saturating_add(255),
             max_connections: NonZeroU32::MIN.saturating_add(511),
+            max_wrong_tokens: 20,
             log: Log { format: LogFormat::Text, filter: "info".to_owned() },
         }
     }
@@ -257,6 +260,10 @@ impl Config {
                 .max_connections
                 .or(file.max_connections)
                 .unwrap_or(defaults.max_connections),
+            max_wrong_tokens: args
+                .max_wrong_tokens
+                .or(file.max_wrong_tokens)
+                .unwrap_or(defaults.max_wrong_tokens),
             log: Log {
                 format: args.log_format.or(file.log.format).unwrap_or(defaults.log.format),
                 filter: args.log_filter.clone().or(file.log.filter).unwrap_or(defaults.log.filter.clone()),

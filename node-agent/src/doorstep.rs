@@ -10,12 +10,13 @@
 //!   each export, and still nobody has all. One more is closed, and the log told.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt as _, future};
 use rollcall_trust::Live;
+use rollcall_trust::guesses::counts_as;
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::oneshot;
@@ -248,14 +249,6 @@ impl Drop for Place {
                 counts.inside.remove(&self.address);
             }
         }
-    }
-}
-
-/// As at the gateway: an IPv6 address counts with its /64, which one host has to itself.
-fn counts_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

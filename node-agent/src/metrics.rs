@@ -33,6 +33,7 @@ pub(crate) const MEASURE_INDEX: Duration = Duration::from_secs(10);
 pub(crate) struct CallFigures {
     calls: Counters<2>,
     took: Histograms<1>,
+    token_refusals: Counters<1>,
     /// Of the index, when last added up; 0: never.
     index_bytes: AtomicU64,
 }
@@ -42,8 +43,41 @@ impl Default for CallFigures {
         Self {
             calls: Counters::new(&catalog::CALLS),
             took: Histograms::new(&catalog::CALL_DURATION, &DURATIONS),
+            token_refusals: Counters::from_zero(
+                &catalog::TOKEN_REFUSALS,
+                TokenRefusal::ALL.map(|refusal| [refusal.as_str()]),
+            ),
             index_bytes: AtomicU64::new(0),
         }
+    }
+}
+
+/// Why a call was refused that should have shown a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TokenRefusal {
+    /// It shows none.
+    Missing,
+    /// It shows another.
+    Wrong,
+    /// It was not looked at, after too many wrong ones from its address.
+    TooMany,
+}
+
+impl TokenRefusal {
+    const ALL: [Self; 3] = [Self::Missing, Self::Wrong, Self::TooMany];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Wrong => "wrong",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+impl CallFigures {
+    pub(crate) fn token_refused(&self, refusal: TokenRefusal) {
+        self.token_refusals.count([refusal.as_str()]);
     }
 }
 
@@ -223,6 +257,7 @@ impl Figures for Page {
         self.write_broker(families)?;
         agent.figures.calls.write(families)?;
         agent.figures.took.write(families)?;
+        agent.figures.token_refusals.write(families)?;
         families.one(&catalog::CALLS_IN_FLIGHT, agent.calls.in_flight() as f64)?;
         families.one(&catalog::SCANS, agent.scans().into())?;
         families.one(&catalog::DRAINING, u8::from(agent.calls.is_draining()).into())?;

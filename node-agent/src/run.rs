@@ -290,7 +290,8 @@ async fn serve(
         .build_v1()
         .map_err(|error| RunError::Serve(format!("reflection: {error}")))?;
     // Health and reflection tell nobody anything of a client, so they ask for no token.
-    let node_service = InterceptedService::new(node_service, TokenCheck::new(tokens.clone()));
+    let check = TokenCheck::new(tokens.clone(), config.max_wrong_tokens, Arc::clone(&agent.figures));
+    let node_service = InterceptedService::new(node_service, check);
     let mut server = Server::builder()
         // tonic sets no bound by itself. Calls up to it are refused in words, as overloaded.
         .max_concurrent_streams(config.max_calls.get().saturating_mul(2).saturating_add(SPARE_STREAMS))

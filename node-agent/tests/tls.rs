@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +10,10 @@ use std::time::Duration;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rollcall_node_agent::broker::synthetic::SyntheticBroker;
 use rollcall_node_agent::config::{BrokerConfig, Config, Tls};
-use rollcall_node_agent::run::{RunError, run};
+use rollcall_node_agent::run::{RunError, bind, run};
 use rollcall_proto::v1::DescribeRequest;
 use rollcall_proto::v1::node_client::NodeClient;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
@@ -231,6 +233,67 @@ async fn a_gateway_is_let_in_by_a_token() {
     ask(Some(&bearer(&new))).await.unwrap();
     write(directory.path(), "tokens", &new);
     eventually("the old token counts no more", || async { ask(Some(&bearer(&old))).await.is_err() }).await;
+}
+
+/// The agent's samples of a metric, by the address for scrapers.
+async fn samples(metrics: SocketAddr, name: &str) -> Vec<String> {
+    let mut stream = tokio::net::TcpStream::connect(metrics).await.unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).await.unwrap();
+    page.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_guesses_tokens_is_slowed_down_and_a_gateway_with_the_wrong_one_locks_out_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let right = "r".repeat(32);
+    let mut config = Config::new("a@127.0.0.1", BrokerConfig::Synthetic { clients: 3, seed: 0, churn: 0 });
+    config.token_file = Some(write(directory.path(), "tokens", &right));
+    (config.listen, config.metrics_listen) = ("127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().ok());
+    let listeners = bind(&config).await.unwrap();
+    let (address, metrics) = (listeners.local_addr().unwrap(), listeners.metrics_addr().unwrap().unwrap());
+    let broker = Arc::new(SyntheticBroker::new(3, 0, &config.node_name));
+    tokio::spawn(run(config, listeners, broker, std::future::pending()));
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    let from = |host: [u8; 4]| endpoint.clone().local_address(Some(host.into())).connect_lazy();
+    let (ours, theirs) = (from([127, 0, 0, 1]), from([127, 0, 0, 2]));
+    let ask = async |channel: &Channel, token: &str| {
+        let mut request = Request::new(DescribeRequest {});
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        NodeClient::new(channel.clone()).describe(request).await.map(drop)
+    };
+    // A gateway that was given the wrong file, and another one on its host.
+    for _ in 0..100 {
+        let status = ask(&ours, &"w".repeat(32)).await.unwrap_err();
+        assert!(status.message().contains("another token"), "{status}");
+    }
+    ask(&ours, &right).await.unwrap();
+
+    // Whoever guesses is soon not even listened to.
+    let mut guesses = 0;
+    loop {
+        guesses += 1;
+        assert!(guesses < 2_000, "somebody guesses on and on");
+        let status = ask(&theirs, &format!("{guesses:032}")).await.unwrap_err();
+        assert_eq!(status.code(), Code::Unauthenticated, "{status}");
+        match ask(&theirs, &right).await {
+            Ok(()) => {}
+            Err(status) => {
+                assert!(status.message().contains("too many wrong tokens"), "{status}");
+                break;
+            }
+        }
+    }
+    assert!(guesses >= 20, "after {guesses} guesses");
+    ask(&ours, &right).await.unwrap();
+    let told = samples(metrics, "rollcall_agent_token_refusals_total").await;
+    let number = |reason: &str| -> f64 {
+        let sample = told.iter().find(|sample| sample.contains(&format!("reason=\"{reason}\"")));
+        sample.unwrap().rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert!(number("too_many") >= 1.0 && number("wrong") >= 120.0 && number("missing") == 0.0, "{told:?}");
+    eventually("it is listened to again", || async { ask(&theirs, &right).await.is_ok() }).await;
 }
 
 #[tokio::test]

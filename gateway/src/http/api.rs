@@ -8,6 +8,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode};
+use rollcall_trust::guesses::Guesses;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
@@ -15,7 +16,7 @@ use super::auth::{self, Refused};
 use super::bulk::BulkKicks;
 use super::decode::Shown;
 use super::error::ApiError;
-use super::guesses::{Guesses, Reports};
+use super::guesses::Reports;
 use super::kicks::Asked;
 use super::limits::Limits;
 use super::metrics::Scrapes;

@@ -178,6 +178,9 @@ pub struct Args {
         help_heading = "Limits"
     )]
     pub max_connections: Option<NonZeroU32>,
+    /// Wrong tokens of one address after which it is slowed down to one a second; 0 is no limit [default: 20]
+    #[arg(long, value_name = "N", env = "ROLLCALL_AGENT_MAX_WRONG_TOKENS", help_heading = "Limits")]
+    pub max_wrong_tokens: Option<u32>,
     /// Form of log lines on stderr [default: text]
     #[arg(long, value_name = "FORMAT", env = "ROLLCALL_AGENT_LOG_FORMAT", help_heading = "Logging")]
     pub log_format: Option<LogFormat>,

@@ -30,6 +30,7 @@ pub(super) struct FileConfig {
     pub(super) drain_timeout_secs: Option<u64>,
     pub(super) max_calls: Option<NonZeroU32>,
     pub(super) max_connections: Option<NonZeroU32>,
+    pub(super) max_wrong_tokens: Option<u32>,
     pub(super) tls: Option<Tls>,
     pub(super) log: LogTable,
     pub(super) file: FileTable,

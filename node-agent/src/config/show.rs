@@ -30,6 +30,7 @@ impl fmt::Display for Config {
             drain_timeout,
             max_calls,
             max_connections,
+            max_wrong_tokens,
             log,
         } = self;
         writeln!(f, "node_name = {}", text(node_name))?;
@@ -47,6 +48,7 @@ impl fmt::Display for Config {
         writeln!(f, "drain_timeout_secs = {}", drain_timeout.as_secs())?;
         writeln!(f, "max_calls = {max_calls}")?;
         writeln!(f, "max_connections = {max_connections}")?;
+        writeln!(f, "max_wrong_tokens = {max_wrong_tokens}")?;
         writeln!(f, "\n[log]\nformat = \"{}\"\nfilter = {}", log.format, text(&log.filter))?;
         if let Some(tls) = tls {
             writeln!(f, "\n[tls]\ncert = {}\nkey = {}", path(&tls.cert), path(&tls.key))?;

@@ -25,6 +25,8 @@ rollcall_metrics::catalog! {
         "Calls of gateways that have ended, by their gRPC code; cancelled are those that their callers gave up.";
     CALL_DURATION = Histogram "rollcall_agent_call_duration_seconds" ["rpc"]
         "How long calls took until the last of their answer was taken.";
+    TOKEN_REFUSALS = Counter "rollcall_agent_token_refusals_total" ["reason"]
+        "Calls refused before they were looked at: no token, a wrong one, or too many wrong ones came from their address.";
     CALLS_IN_FLIGHT = Gauge "rollcall_agent_calls_in_flight" []
         "Calls and exports in flight.";
     SCANS = Gauge "rollcall_agent_scans_running" []

@@ -1,15 +1,17 @@
 //! How gateway and node-agents know each other: certificates, keys and tokens, out of files that are followed while the
-//! program runs.
+//! program runs; and how whoever guesses is slowed down.
 //!
 //! In reading order:
 //! - [`follow`]: files that change; [`Live`]: a value made of them;
 //! - [`tls`]: what a server shows and asks for, and what a client does;
-//! - [`token`]: secrets shared by both sides.
+//! - [`token`]: secrets shared by both sides;
+//! - [`guesses`]: how many wrong ones an address may show.
 //!
 //! Both sides' decisions (whom to let in, what to say of a refusal) stay in their own crates; here is only what they
 //! would otherwise have twice.
 
 pub mod follow;
+pub mod guesses;
 mod live;
 mod pem;
 pub mod tls;
