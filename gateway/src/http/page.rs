@@ -18,13 +18,30 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";
+const STYLE: &str = "text/css; charset=utf-8";
+
+/// A file of `page/`: its path, its kind and its text.
+macro_rules! file_of_page {
+    ($name:literal, $kind:ident) => {
+        (concat!("/", $name), $kind, include_str!(concat!("page/", $name)))
+    };
+}
 
 /// Each file but the page itself.
-const FILES: [(&str, &str, &str); 4] = [
-    ("/page.css", "text/css; charset=utf-8", include_str!("page/page.css")),
-    ("/page.js", SCRIPT, include_str!("page/page.js")),
-    ("/api.js", SCRIPT, include_str!("page/api.js")),
-    ("/columns.js", SCRIPT, include_str!("page/columns.js")),
+const FILES: [(&str, &str, &str); 13] = [
+    file_of_page!("page.css", STYLE),
+    file_of_page!("page.js", SCRIPT),
+    file_of_page!("api.js", SCRIPT),
+    file_of_page!("asked.js", SCRIPT),
+    file_of_page!("bulk.js", SCRIPT),
+    file_of_page!("client.js", SCRIPT),
+    file_of_page!("columns.js", SCRIPT),
+    file_of_page!("confirm.js", SCRIPT),
+    file_of_page!("dom.js", SCRIPT),
+    file_of_page!("list.js", SCRIPT),
+    file_of_page!("live.js", SCRIPT),
+    file_of_page!("nodes.js", SCRIPT),
+    file_of_page!("session.js", SCRIPT),
 ];
 
 /// The routes of the page and its files, over the API at `base_path`.
@@ -73,6 +90,15 @@ mod tests {
             }
         }
         assert_eq!(page.matches("<script").count(), 1, "{page}");
+    }
+
+    #[test]
+    fn every_file_of_the_page_is_handed_out() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/http/page");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = format!("/{}", file.unwrap().file_name().to_str().unwrap());
+            assert!(path == "/index.html" || has(&path), "{path}");
+        }
     }
 
     #[test]

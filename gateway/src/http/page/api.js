@@ -1,7 +1,9 @@
-// The HTTP API as this page uses it. The key is kept here and nowhere else.
+// The HTTP API as this page uses it. The key is kept here and nowhere else, from login to logout; when it is forgotten, all that
+// was asked with it ends (an AbortError), so that nothing of one login comes late into another.
 
 const base = document.querySelector('meta[name="base-path"]').content;
 let key = null;
+let session = new AbortController();
 
 // An answer that is none, with the words of the gateway.
 export class ApiError extends Error {
@@ -13,20 +15,27 @@ export class ApiError extends Error {
 }
 
 export function useKey(id, secret) {
+  forgetKey();
   const bytes = new TextEncoder().encode(`${id}:${secret}`);
   key = btoa(String.fromCharCode(...bytes));
+  session = new AbortController();
 }
 
 export function forgetKey() {
   key = null;
+  session.abort();
 }
 
 // Asks, and throws an ApiError or, where nobody answers, a TypeError.
-export async function ask(path, options = {}) {
+async function ask(path, options = {}) {
+  const signal = options.signal ? AbortSignal.any([options.signal, session.signal]) : session.signal;
+  signal.throwIfAborted();
   const headers = { ...options.headers, Authorization: `Basic ${key}` };
-  const response = await fetch(base + path, { ...options, headers, credentials: 'omit', cache: 'no-store' });
+  const response = await fetch(base + path, { ...options, signal, headers, credentials: 'omit', cache: 'no-store' });
   if (!response.ok) {
-    throw new ApiError(response.status, await response.json().catch(() => null));
+    const body = await response.json().catch(() => null);
+    signal.throwIfAborted();
+    throw new ApiError(response.status, body);
   }
   return response;
 }
@@ -44,13 +53,13 @@ function post(body, signal) {
   return ask('/client_kicks', { method: 'POST', headers, body: JSON.stringify(body), signal });
 }
 
-export async function dryRun(body) {
-  return (await post({ ...body, dry_run: true })).json();
+export async function dryRun(body, signal) {
+  return (await post({ ...body, dry_run: true }, signal)).json();
 }
 
 // Kicks many; each line of the answer is given to `take` as it comes.
-export async function kickMany(body, take) {
-  for await (const line of lines(await post(body))) {
+export async function kickMany(body, take, signal) {
+  for await (const line of lines(await post(body, signal))) {
     take(line);
   }
 }
@@ -79,13 +88,14 @@ async function* lines(response) {
 // The bytes of an export, and whether they are all. Big ones go to a file as they come, where the browser can do that.
 export async function download(query, format) {
   const name = `clients.${format}`;
+  const { signal } = session;
   let file = null;
   if (window.showSaveFilePicker) {
     // Has to be asked before anything is waited for.
     file = await (await window.showSaveFilePicker({ suggestedName: name })).createWritable();
   }
   try {
-    const response = await ask(`/client_export?${query}${query && '&'}_format=${format}`);
+    const response = await ask(`/client_export?${query}${query && '&'}_format=${format}`, { signal });
     const parts = [];
     let tail = '';
     const text = new TextDecoder();
@@ -93,6 +103,7 @@ export async function download(query, format) {
       tail = (tail + text.decode(chunk, { stream: true })).slice(-65536);
       await (file ? file.write(chunk) : parts.push(chunk));
     }
+    signal.throwIfAborted();
     await file?.close();
     file = null;
     if (parts.length) {
