@@ -14,6 +14,7 @@ mod openapi;
 mod page;
 mod prometheus;
 mod scrapes;
+mod tutorial;
 
 /// A program, where the test command has found it or put it.
 fn program(name: &str) -> Option<PathBuf> {

@@ -130,6 +130,7 @@ fn banner(gateway: SocketAddr, mqtt: [SocketAddr; 3]) -> String {
     let [a, b, c] = mqtt;
     let api = format!("http://{gateway}/api/v4");
     let port = b.port();
+    let (id, secret) = KEY.split_once(':').unwrap_or((KEY, ""));
     format!(
         "Rollcall is up: three MQTT broker nodes that answer as one.
 
@@ -137,17 +138,22 @@ fn banner(gateway: SocketAddr, mqtt: [SocketAddr; 3]) -> String {
   node b@127.0.0.1   mqtt://{b}
   node c@127.0.0.1   mqtt://{c}
   gateway            {api}   key {KEY}
+  page               http://{gateway}/   key id {id}, secret {secret}
 
-Try, in another terminal:
+Open the page in a browser, or try in another terminal:
 
   1. List all clients, three a page, the longest connected first:
      curl -u {KEY} '{api}/clients?_sort=connected_at&_limit=3'
 
-  2. Connect a client of your own to any node, and find it with one request:
+  2. The same by the command line, rollcall clients:
+     export ROLLCALL_URL=http://{gateway} ROLLCALL_KEY={KEY}
+     cargo run -q -p rollcall-cli -- clients --sort connected_at --limit 3
+
+  3. Connect a client of your own to any node, and find it with one request:
      mosquitto_sub -p {port} -i me -t 'home/#' -v
      curl -u {KEY} {api}/clients/me
 
-  3. Kick a client, wherever it is (the sample clients come back after five seconds):
+  4. Kick a client, wherever it is (the sample clients come back after five seconds):
      curl -u {KEY} -X DELETE {api}/clients/thermometer-attic
 
 Ctrl-C stops everything.

@@ -18,10 +18,14 @@ impl Drop for Running {
 }
 
 fn get(gateway: &str, path: &str) -> String {
+    request(gateway, &format!("/api/v4{path}"))
+}
+
+fn request(gateway: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(gateway).unwrap();
     // app_id:app_secret
     let key = "Authorization: Basic YXBwX2lkOmFwcF9zZWNyZXQ=";
-    let request = format!("GET /api/v4{path} HTTP/1.1\r\nHost: demo\r\n{key}\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: demo\r\n{key}\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -37,6 +41,18 @@ fn the_demo_answers_as_one_cluster_and_ends_when_told() {
         lines.by_ref().map(Result::unwrap).take_while(|line| !line.starts_with("Ctrl-C")).collect();
     let line = banner.iter().find(|line| line.contains("gateway ")).unwrap();
     let gateway = line.split_once("http://").and_then(|(_, rest)| rest.split_once('/')).unwrap().0;
+
+    let page = format!("http://{gateway}/   key id app_id, secret app_secret");
+    assert!(banner.iter().any(|line| line.contains("page ") && line.ends_with(&page)), "{banner:#?}");
+    assert!(request(gateway, "/").contains("<title>Rollcall</title>"));
+    let prompt = format!("export ROLLCALL_URL=http://{gateway} ROLLCALL_KEY=app_id:app_secret");
+    let at = banner.iter().position(|line| line.trim() == prompt);
+    let command = at.and_then(|at| banner.get(at + 1)).map(|line| line.trim());
+    assert_eq!(
+        command,
+        Some("cargo run -q -p rollcall-cli -- clients --sort connected_at --limit 3"),
+        "{banner:#?}"
+    );
 
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {

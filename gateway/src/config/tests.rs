@@ -54,6 +54,29 @@ fn the_example_names_every_key() {
     }
 }
 
+/// The table of docs/configuration.md is made of the flags; what fails here prints it.
+#[test]
+fn the_document_has_every_setting() {
+    let command = Layer::augment_args(Command::new("x"));
+    let rows: String = command
+        .get_arguments()
+        .map(|argument| {
+            let help = argument.get_help().unwrap().to_string();
+            let (meaning, default) = help
+                .strip_suffix(']')
+                .and_then(|help| help.split_once(" [default: "))
+                .unwrap_or((help.as_str(), ""));
+            let key = argument.get_long().unwrap().replace('-', "_");
+            format!("| `{key}` | {default} | {meaning} |\n")
+        })
+        .collect();
+    let document = include_str!("../../../docs/configuration.md");
+    assert!(
+        document.contains(&format!("\n|---|---|---|\n{rows}\n")),
+        "docs/configuration.md should have\n{rows}"
+    );
+}
+
 #[test]
 fn flags_come_before_the_environment_and_that_before_the_file() {
     let directory = tempfile::tempdir().unwrap();

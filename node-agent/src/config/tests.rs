@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 
 use super::args::{Cli, Command, Refusal};
 use super::*;
@@ -50,6 +50,40 @@ fn the_example_holds_every_key_with_its_default() {
     assert_eq!(config.node_name, "rollcall@127.0.0.1");
     assert_eq!(config.tls.and_then(|tls| tls.client_ca), Some("gateways.pem".into()));
     assert!(matches!(config.broker, BrokerConfig::File { path } if path == Path::new("clients.ndjson")));
+}
+
+/// The tables of docs/configuration.md are made of the flags, and hold the keys of the example.
+#[test]
+fn the_document_has_every_setting() {
+    let document = include_str!("../../../docs/configuration.md");
+    let rows: String = Args::command()
+        .get_arguments()
+        .filter(|argument| !["help", "version"].contains(&argument.get_id().as_str()))
+        .map(|argument| {
+            let help = argument.get_help().unwrap().to_string();
+            let (meaning, default) = [(" [default: ", ']'), (" (default: ", ')')]
+                .into_iter()
+                .find_map(|(begin, end)| help.strip_suffix(end)?.split_once(begin))
+                .unwrap_or((help.as_str(), ""));
+            format!("| `--{}` | {default} | {meaning} |\n", argument.get_long().unwrap())
+        })
+        .collect();
+    let table = format!("\n|---|---|---|\n{rows}\n");
+    assert!(document.contains(&table), "docs/configuration.md should have\n{rows}");
+    let keys = document.split_once("\n## Agent: the file\n").unwrap().1;
+    let mut table = String::new();
+    for line in EXAMPLE.lines() {
+        let (line, is_default) = line.strip_prefix("# ").map_or((line, true), |line| (line, false));
+        if line.starts_with('[') && line.ends_with(']') {
+            table = format!("{}.", line.trim_matches(['[', ']']));
+        } else if let Some((key, value)) = line.split_once(" = ").filter(|(key, _)| !key.contains(' ')) {
+            let row = format!("\n| `{table}{key}` | ");
+            let own = keys.split_once(&row).map(|(_, rest)| rest);
+            let default = format!("{} | ", value.trim_matches('"'));
+            let is_right = own.is_some_and(|own| !is_default || own.starts_with(&default));
+            assert!(is_right, "docs/configuration.md should have {row}{default}");
+        }
+    }
 }
 
 #[test]
