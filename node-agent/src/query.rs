@@ -403,6 +403,18 @@ impl Queries {
         self.index.get(clientid)
     }
 
+    /// How many rows [`Queries::session`] would look at.
+    #[must_use]
+    pub fn rows_to_find_session(&self) -> usize {
+        usize::try_from(self.index.counts().clients).unwrap_or(usize::MAX)
+    }
+
+    /// The session of a number, if it is there.
+    #[must_use]
+    pub fn session(&self, number: u64) -> Vec<Client> {
+        self.index.session(number)
+    }
+
     /// Drops the snapshots and the kept sorts whose time is over, and the snapshots that changes have made too large.
     pub fn expire(&self, now: Instant) {
         let mut snapshots = self.lock();

@@ -342,8 +342,15 @@ impl Node for NodeService {
         let answer = async {
             let _call = self.admit()?;
             let deadline = Deadline::of(request.metadata());
-            let GetRequest { clientid, without_statistics } = request.into_inner();
-            let mut clients = self.agent.queries.get(&clientid);
+            let GetRequest { clientid, without_statistics, session } = request.into_inner();
+            let mut clients = match session {
+                None => self.agent.queries.get(&clientid),
+                Some(number) => {
+                    let rows = self.agent.queries.rows_to_find_session();
+                    let find = self.ask(rows, deadline, move |queries, _| Ok(queries.session(number)));
+                    self.agent.calls.bound(deadline, find).await?
+                }
+            };
             if !without_statistics {
                 let add = async {
                     list::add_statistics(self.agent.broker.as_ref(), &mut clients, deadline).await;
@@ -351,7 +358,8 @@ impl Node for NodeService {
                 };
                 self.agent.calls.bound(deadline, add).await?;
             }
-            Ok(Response::new(GetResponse { identity: Some(self.agent.identity.clone()), clients }))
+            let identity = Some(self.agent.identity.clone());
+            Ok(Response::new(GetResponse { identity, clients, session }))
         };
         self.counted("get", answer).await
     }

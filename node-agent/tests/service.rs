@@ -328,12 +328,34 @@ async fn a_list_and_a_survey_can_begin_behind_a_key() {
 async fn get_gives_every_session_of_the_id() {
     let twice = Client { session: 900, ..client(2) };
     let agent = serve_plain([clients(3), vec![twice]].concat()).await;
-    let get = |clientid: &str| GetRequest { clientid: clientid.into(), without_statistics: false };
+    let get = |clientid: &str| GetRequest { clientid: clientid.into(), ..GetRequest::default() };
     let answer = agent.client.clone().get(get("c-00002")).await.unwrap().into_inner();
     let found: Vec<(u64, Option<u64>)> =
         answer.clients.iter().map(|c| (c.session, c.statistics.as_ref().unwrap().mqueue_len)).collect();
     assert_eq!(found, [(2, Some(2)), (900, Some(900))]);
     assert!(agent.client.clone().get(get("c-0000")).await.unwrap().into_inner().clients.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_by_a_sessions_number_gives_that_one_and_says_so() {
+    // Few are searched at once, many off the runtime.
+    for count in [3, 20_000] {
+        let twice = Client { session: 900_000, ..client(2) };
+        let agent = serve_plain([clients(count), vec![twice]].concat()).await;
+        for (session, clientid) in [(2, Some("c-00002")), (900_000, Some("c-00002")), (800_000, None)] {
+            // The client id counts for nothing.
+            let clientid_of_another = "c-00001".to_owned();
+            let request = GetRequest {
+                clientid: clientid_of_another,
+                session: Some(session),
+                without_statistics: true,
+            };
+            let answer = agent.client.clone().get(request).await.unwrap().into_inner();
+            let found: Vec<_> = answer.clients.iter().map(|c| (c.clientid.as_str(), c.session)).collect();
+            let expected: Vec<_> = clientid.map(|clientid| (clientid, session)).into_iter().collect();
+            assert_eq!((answer.session, found), (Some(session), expected), "{session} of {count}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -428,7 +450,7 @@ async fn a_caller_that_goes_away_takes_its_work_along() {
 
     // So do the figures of one client.
     let mut client = agent.client.clone();
-    let get = GetRequest { clientid: "c-00001".into(), without_statistics: false };
+    let get = GetRequest { clientid: "c-00001".into(), ..GetRequest::default() };
     let waiting = tokio::spawn(async move { client.get(get).await.map(drop) });
     until("the question", async || at_work().await == (1, 0)).await;
     waiting.abort();

@@ -1,4 +1,4 @@
-//! Every session under one client id, wherever it is.
+//! Every session under one client id, wherever it is; and one session by its number.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
 use super::{Cluster, ClusterError, GetAnswer, Scope};
-use crate::page::completeness::Completeness;
+use crate::page::completeness::{Completeness, FailedNode};
 use crate::page::merge::merge;
 use crate::page::rows::NodeRows;
 
@@ -28,7 +28,7 @@ pub(super) async fn get(
     deadline: Instant,
 ) -> Result<GetAnswer, ClusterError> {
     let nodes = cluster.in_scope(scope, deadline).await?;
-    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: false };
+    let message = v1::GetRequest { clientid: clientid.to_owned(), ..v1::GetRequest::default() };
     let (answers, completeness) = locate(cluster, &message, scope, &nodes, cluster.reserve(deadline)).await?;
     let rows = answers.into_iter().map(|answer| answer.body.rows).collect();
     let rows = merge(Order::default(), rows, 0, usize::MAX);
@@ -77,4 +77,36 @@ async fn receive(
     rows.belong_to(&identity.name, Order::default())
         .map_err(|error| CallError::protocol(error.to_string()))?;
     Ok((identity.name.clone(), Located { identity, rows }))
+}
+
+/// The client of a session of one node, which is among `nodes` alone; `None` if it has no such session.
+pub(super) async fn session(
+    cluster: &Cluster,
+    session: u64,
+    scope: &Scope,
+    nodes: &[Arc<Node>],
+    until: Instant,
+) -> Result<Option<v1::Client>, Vec<FailedNode>> {
+    let message =
+        v1::GetRequest { session: Some(session), without_statistics: true, ..v1::GetRequest::default() };
+    let (answers, failures) = fanout::ask_all(nodes, until, |node| {
+        let message = &message;
+        async move {
+            call::read_by(until, cluster.retry_budget(), || async {
+                let answer = node.client().get(call::request(message.clone(), until)).await?.into_inner();
+                let name = node.identified(answer.identity, scope)?.name;
+                if answer.session != Some(session) {
+                    return Err(CallError::protocol("the agent does not look clients up by their session"));
+                }
+                let mut found = answer.clients.into_iter().filter(|client| client.session == session);
+                Ok((name.clone(), found.next().map(|client| v1::Client { node: name, ..client })))
+            })
+            .await
+        }
+    })
+    .await;
+    if !failures.is_empty() {
+        return Err(fanout::failed_nodes(&failures));
+    }
+    Ok(answers.into_iter().find_map(|answer| answer.body))
 }

@@ -41,7 +41,11 @@ pub(super) async fn kick(
     deadline: Instant,
 ) -> Result<KickAnswer, ClusterError> {
     let nodes = cluster.in_scope(scope, deadline).await?;
-    let message = v1::GetRequest { clientid: clientid.to_owned(), without_statistics: true };
+    let message = v1::GetRequest {
+        clientid: clientid.to_owned(),
+        without_statistics: true,
+        ..v1::GetRequest::default()
+    };
     let mut kicked_on: Vec<String> = Vec::new();
     let mut completeness = None;
     let mut still_there = false;

@@ -9,14 +9,15 @@
 //! Where to look is guessed from how many clients each node had some time ago. What comes says how many it has and which ranks
 //! these are, at one moment; so a guess that was wrong costs a wave, and never a row of the page.
 //!
-//! A page that begins behind a cursor goes the same ways: agents count from the cursor's key.
+//! A page that begins behind a cursor goes the same ways: agents count from the cursor's key. One that was too long for the
+//! cursor is asked of its node first, which costs a wave and ships one row.
 //!
 //! Rows: at most `3 * limit + 100 * nodes` are shipped for a request in all, whatever the nodes have by now: where a second
 //! answer would pass that the second way is taken, and what came in vain before is taken off from what its fetch may
 //! bring, down to the page alone. (Of a page of thousands of rows the fences are too few to find its ends exactly, which
 //! may add some hundred rows. Where nodes change between two answers, so that the page is not among twice as many rows
 //! as were enough, that page comes on top; and what is dropped because a node failed is not counted.) Of one node never
-//! more than [`MAX_WINDOW`] rows are held in memory, and 256 keys besides.
+//! more than [`MAX_WINDOW`](rollcall_proto::MAX_WINDOW) rows are held in memory, and 256 keys besides.
 //!
 //! Failures: a node that fails in any wave is named in the answer and the selection starts again without it,
 //! since ranges narrowed with its keys are void. So that one silent node cannot use up the time of the
@@ -27,16 +28,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rollcall_proto::wire::ListHead;
-use rollcall_proto::{MAX_RANKED, MAX_WINDOW, Order, SortField, v1};
+use rollcall_proto::{MAX_RANKED, Order, SortField, v1};
 use tokio::time::Instant;
 
 use self::direct::{Found, Way};
 use super::call::{self, CallError};
 use super::fanout::{self, Answer};
 use super::node::Node;
-use super::{Cluster, ClusterError, ListAnswer, ListQuery, Scope, Start, raw};
+use super::{Cluster, ClusterError, ListAnswer, ListQuery, Lost, Scope, Start, get, raw};
 use crate::page::completeness::FailedNode;
-use crate::page::cursor::{Fingerprint, Position};
+use crate::page::cursor::{Fingerprint, HashedKey, Position};
 use crate::page::hints::Mark;
 use crate::page::rows::{NodeRows, PageRows};
 use crate::page::share::Expected;
@@ -119,7 +120,7 @@ pub(super) async fn list(
     let is_amid = matches!(query.start, Start::Page(page) if page > 1);
     let may_guess = is_amid && cluster.guesses().may_guess(query);
     let mut task = Task { cluster, query, deadline, may_guess };
-    let place = Place::of(task, &nodes).await?;
+    let place = Place::of(task).await?;
     loop {
         let attempt = match direct::plan(task, &place, &nodes).filter(|_| in_vain.is_none()) {
             Some(way) => match direct::page(task, &place, &way, &nodes).await {
@@ -213,7 +214,7 @@ struct Place {
 }
 
 impl Place {
-    async fn of(task: Task<'_>, nodes: &[Arc<Node>]) -> Result<Self, ClusterError> {
+    async fn of(task: Task<'_>) -> Result<Self, ClusterError> {
         let query = task.query;
         match &query.start {
             Start::Page(page) => {
@@ -227,9 +228,7 @@ impl Place {
                 Ok(Self { after: None, offset, list })
             }
             Start::Cursor(Position::After(key)) => Ok(Self::behind(key.clone())),
-            Start::Cursor(Position::Cut(beginning)) => {
-                Ok(Self::behind(whole_key(task, nodes, beginning).await?))
-            }
+            Start::Cursor(Position::Hashed(hashed)) => Ok(Self::behind(whole_key(task, hashed).await?)),
         }
     }
 }
@@ -240,25 +239,29 @@ impl Place {
     }
 }
 
-/// Looks up the key of which a cursor holds the beginning, among the clients of its node that share it.
-async fn whole_key(
-    task: Task<'_>,
-    nodes: &[Arc<Node>],
-    beginning: &v1::Key,
-) -> Result<v1::Key, ClusterError> {
-    let owner = nodes.iter().filter(|node| node.name().as_ref() == Some(&beginning.node)).cloned();
-    let after = v1::Key { session: 0, ..beginning.clone() };
-    let asked =
-        owner.map(|node| Asked { node, snapshot: LIVE, ranks: 0..MAX_WINDOW.into(), from_end: false });
-    let asked = asked.collect();
-    let until = task.cluster.share(task.deadline, 1, 2);
-    let (answers, failures) = fetch(task, (Some(&after), Some(&after)), asked, false, until).await;
-    if !failures.is_empty() {
-        return Err(ClusterError::NobodyAnswered { failed: fanout::failed_nodes(&failures) });
+/// Looks up the key of which a cursor holds the hash, with the one node that can tell it. Where the client stands elsewhere by
+/// now its place is not taken for the cursor's: clients between the two would be skipped, or come again.
+async fn whole_key(task: Task<'_>, hashed: &HashedKey) -> Result<v1::Key, ClusterError> {
+    let Task { cluster, query, deadline, .. } = task;
+    let node = || hashed.node.clone();
+    let lost = |lost| Err(ClusterError::CursorLost { lost });
+    let scope = Scope::Only(vec![node()]);
+    let owner = match cluster.in_scope(&scope, deadline).await {
+        Ok(owner) => owner,
+        Err(ClusterError::UnknownNode { .. }) => return lost(Lost::Node { node: node() }),
+        Err(error) => return Err(error),
+    };
+    let until = cluster.share(deadline, 1, 2);
+    let found = get::session(cluster, hashed.session, &scope, &owner, until).await;
+    let found = found.map_err(|failed| ClusterError::PlaceUnknown { failed })?;
+    let Some(client) = found else { return lost(Lost::Client { node: node() }) };
+    let key = query.order.key(&client.as_client_ref()).into();
+    match (hashed.is(&key), hashed.is_of_client(&key)) {
+        (true, _) => Ok(key),
+        (false, true) => lost(Lost::Value { field: query.order.field.name() }),
+        // The number is of another incarnation of the agent.
+        (false, false) => lost(Lost::Client { node: node() }),
     }
-    let nodes = row_lists(answers);
-    let row = nodes.iter().flat_map(NodeRows::iter).find(|row| row.client.session == beginning.session);
-    row.map(|row| task.query.order.key(&row.client).into()).ok_or(ClusterError::CursorLost)
 }
 
 /// What is known of the nodes before they are asked, and how many clients match about, where that is known too.

@@ -244,9 +244,21 @@ pub enum ClusterError {
         /// The addresses that have not told a name.
         silent: Vec<String>,
     },
-    /// The cursor is of a client that is gone, and its key was too long for the cursor to hold it.
-    #[error("the client the cursor points behind is gone, and its place with it; begin the walk again")]
-    CursorLost,
+    /// The cursor is of a client whose key was too long for the cursor to hold it, and which does not tell its place any more.
+    #[error("{lost}, and with that the place the cursor stands for; begin the walk again")]
+    CursorLost {
+        /// What has happened.
+        lost: Lost,
+    },
+    /// The cursor is of a client whose key was too long for the cursor to hold it, and the only node that can tell it did not.
+    #[error(
+        "the place the cursor stands for is known to one node alone, which did not answer: {}",
+        in_words(failed)
+    )]
+    PlaceUnknown {
+        /// The node and why.
+        failed: Vec<FailedNode>,
+    },
     /// The clients to be counted fall into more groups than can be added up.
     #[error("the clients fall into too many groups to be counted; narrow the filter")]
     TooManyGroups,
@@ -303,6 +315,29 @@ pub enum ClusterError {
         owner: FailedNode,
         /// It, and all others that did not answer or confirm.
         failed: Vec<FailedNode>,
+    },
+}
+
+/// What happened to the client that a cursor points behind.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Lost {
+    /// Its node has no such session.
+    #[error("the client the cursor points behind is gone, or the agent of node {node} was restarted")]
+    Client {
+        /// The node that had it.
+        node: String,
+    },
+    /// It is there and stands elsewhere in the order.
+    #[error("the client the cursor points behind has another {field} now")]
+    Value {
+        /// What the list is sorted by.
+        field: &'static str,
+    },
+    /// Its node is none of the cluster's.
+    #[error("node {node} of the client the cursor points behind is none of the cluster any more")]
+    Node {
+        /// The node that had it.
+        node: String,
     },
 }
 
@@ -418,7 +453,7 @@ impl Cluster {
     /// One page.
     ///
     /// # Errors
-    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `CursorLost`.
+    /// `UnknownNode`, `NodeNotYetKnown`, `NobodyAnswered`, `CursorLost`, `PlaceUnknown`.
     pub async fn list(&self, query: &ListQuery, deadline: Instant) -> Result<ListAnswer, ClusterError> {
         list::list(self, query, deadline).await
     }

@@ -407,7 +407,7 @@ impl Node {
             return Ok(());
         }
         let read = async {
-            let nobody = v1::GetRequest { clientid: String::new(), without_statistics: true };
+            let nobody = v1::GetRequest { without_statistics: true, ..v1::GetRequest::default() };
             Ok(self.client().get(call::request(nobody, until)).await?.into_inner())
         };
         let answer = call::by(until, read).await.map_err(|error| match error.reason {

@@ -229,9 +229,10 @@ impl ApiError {
                 ClusterError::NodeNotYetKnown { .. }
                 | ClusterError::NobodyAnswered { .. }
                 | ClusterError::BrokeOff { .. }
+                | ClusterError::PlaceUnknown { .. }
                 | ClusterError::NotFoundIncomplete { .. }
                 | ClusterError::Moved { .. } => (StatusCode::SERVICE_UNAVAILABLE, Code::NodeFailure),
-                ClusterError::CursorLost | ClusterError::TooManyGroups => {
+                ClusterError::CursorLost { .. } | ClusterError::TooManyGroups => {
                     (StatusCode::BAD_REQUEST, Code::BadParameter)
                 }
                 ClusterError::OwnerFailed { owner, .. } if owner.reason == Reason::Timeout => {
@@ -267,6 +268,7 @@ impl ApiError {
             Self::Cluster(
                 ClusterError::NobodyAnswered { failed }
                 | ClusterError::BrokeOff { failed }
+                | ClusterError::PlaceUnknown { failed }
                 | ClusterError::NotFoundIncomplete { failed, .. }
                 | ClusterError::OwnerFailed { failed, .. },
             ) => Some(Nodes::failed(failed)),
@@ -318,6 +320,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::cluster::Lost;
     use crate::page::completeness::FailedNode;
 
     fn node(name: &str, reason: Reason) -> FailedNode {
@@ -335,6 +338,7 @@ mod tests {
             failed: vec![node("a@h", reason)],
             kicked_on: if reason == Reason::Draining { known() } else { vec![] },
         };
+        let lost = |lost| ClusterError::CursorLost { lost };
         let errors: Vec<ApiError> = vec![
             Refused::Missing.into(),
             Refused::Malformed("x").into(),
@@ -371,7 +375,10 @@ mod tests {
             ClusterError::NobodyAnswered { failed: failed() }.into(),
             ClusterError::NotFoundIncomplete { clientid: clientid(), failed: failed() }.into(),
             ClusterError::NotFound { clientid: clientid() }.into(),
-            ClusterError::CursorLost.into(),
+            lost(Lost::Client { node: "a@h".into() }).into(),
+            lost(Lost::Value { field: "username" }).into(),
+            lost(Lost::Node { node: "a@h".into() }).into(),
+            ClusterError::PlaceUnknown { failed: failed() }.into(),
             ClusterError::TooManyGroups.into(),
             ClusterError::Moved { clientid: clientid(), kicked_on: vec![], failed: vec![] }.into(),
             ClusterError::Moved { clientid: clientid(), kicked_on: known(), failed: failed() }.into(),

@@ -263,7 +263,7 @@ pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> Option<Str
         return None;
     }
     let fingerprint = || fingerprint(&query.filter, query.order, &query.scope);
-    Some(next.map_or_else(String::new, |key| cursor::encode(fingerprint(), query.order, key)))
+    Some(next.map_or_else(String::new, |key| cursor::encode(fingerprint(), key)))
 }
 
 /// Whether there is a page behind one of this list that may be asked for: by a live figure, one that ends within the ranks

@@ -1,18 +1,20 @@
 //! Cursors: where a walk over a list goes on.
 //!
 //! A cursor is the place of the last client shown, not a page number, so a walk over a changing cluster neither
-//! skips a client that stayed nor shows one twice. It is opaque text: base64url of a version, a fingerprint of the
-//! list it belongs to (filter, order, nodes), and a key with its length. Nothing is kept for it in the gateway, and it never expires.
-//! It carries a position and no permission, so a forged one can at worst begin elsewhere; it is not signed.
+//! skips a client that stayed where it was nor shows one twice. It is opaque text: base64url of a version, a fingerprint of
+//! the list it belongs to (filter, order, nodes), and a key with its length. Nothing is kept for it in the gateway, and it
+//! never expires. It carries a position and no permission, so a forged one can at worst begin elsewhere; it is not signed.
 //!
-//! At most [`MAX_LENGTH`] bytes: MQTT allows ids and user names of 64 KiB, so a key that does not fit is cut, and
-//! the cursor says so. The node and session number in it still name the client, and whoever reads the cursor
-//! looks the whole key up among the few clients that share the beginning ([`Position::Cut`]).
+//! At most [`MAX_LENGTH`] bytes: MQTT allows ids and user names of 64 KiB, so a key may not fit. Then the cursor names the
+//! client by its node and session number, and tells the key by a hash ([`Position::Hashed`]): whoever reads it asks that node for the
+//! client, and goes on only if the key is that one still. Wherever else the client stands by then, what lies between
+//! would be skipped or come again. Decided against cutting the key: behind the beginning of a key there may be clients
+//! without end, and a client that has moved among them would not be found to have moved.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message as _;
-use rollcall_proto::{Order, SortField, v1};
+use rollcall_proto::{Order, v1};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
@@ -23,10 +25,8 @@ pub const MAX_LENGTH: usize = 512;
 const VERSION: u8 = 1;
 
 const WHOLE: u8 = 0;
-const CUT: u8 = 1;
-
-/// Bytes of a text that is cut; two of these and a node's name of at most 128 bytes fit.
-const CUT_TEXT: usize = 96;
+/// 1 was the beginning of a key.
+const HASHED: u8 = 2;
 
 /// The list a cursor belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,8 +58,61 @@ impl Fingerprint {
 pub enum Position {
     /// Behind the client of this key.
     After(v1::Key),
-    /// Behind the client of this node and session, whose key begins like this one; this one sorts before it.
-    Cut(v1::Key),
+    /// Behind the client of a key that was too long.
+    Hashed(HashedKey),
+}
+
+/// A key that can be told when it is met, and where to meet it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HashedKey {
+    /// Whose client it is.
+    pub node: String,
+    /// The client's session.
+    pub session: u64,
+    clientid: [u8; 8],
+    key: [u8; 16],
+}
+
+impl HashedKey {
+    fn of(key: &v1::Key) -> Self {
+        Self {
+            node: key.node.clone(),
+            session: key.session,
+            clientid: hash(key.clientid.as_bytes()),
+            key: hash(&key.encode_to_vec()),
+        }
+    }
+
+    /// Whether this is the key.
+    #[must_use]
+    pub fn is(&self, key: &v1::Key) -> bool {
+        *self == Self::of(key)
+    }
+
+    /// Whether this key is the same client's, wherever it stands.
+    #[must_use]
+    pub fn is_of_client(&self, key: &v1::Key) -> bool {
+        self.clientid == hash::<8>(key.clientid.as_bytes())
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        [&self.session.to_be_bytes(), &self.clientid[..], &self.key, self.node.as_bytes()].concat()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (session, rest) = bytes.split_first_chunk()?;
+        let (&clientid, rest) = rest.split_first_chunk()?;
+        let (&key, node) = rest.split_first_chunk()?;
+        let node = std::str::from_utf8(node).ok().filter(|node| !node.is_empty())?;
+        Some(Self { node: node.to_owned(), session: u64::from_be_bytes(*session), clientid, key })
+    }
+}
+
+/// The beginning of a hash; far shorter than one that withstands whoever looks for another text of it, as that would gain nothing.
+fn hash<const BYTES: usize>(bytes: &[u8]) -> [u8; BYTES] {
+    let mut start = [0; BYTES];
+    start.copy_from_slice(&Sha256::digest(bytes)[..BYTES]);
+    start
 }
 
 /// A cursor that cannot be used.
@@ -88,18 +141,20 @@ impl InvalidCursor {
 
 /// The cursor behind the client of this key.
 #[must_use]
-pub fn encode(fingerprint: Fingerprint, order: Order, key: &v1::Key) -> String {
-    let text = |kind: u8, key: &v1::Key| {
+pub fn encode(fingerprint: Fingerprint, key: &v1::Key) -> String {
+    let text = |kind: u8, place: &[u8]| {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&fingerprint.0);
         bytes.push(kind);
-        let length = u16::try_from(key.encoded_len()).unwrap_or(u16::MAX);
+        let length = u16::try_from(place.len()).unwrap_or(u16::MAX);
         bytes.extend_from_slice(&length.to_be_bytes());
-        key.encode_raw(&mut bytes);
+        bytes.extend_from_slice(place);
         URL_SAFE_NO_PAD.encode(bytes)
     };
-    let whole = text(WHOLE, key);
-    if whole.len() <= MAX_LENGTH { whole } else { text(CUT, &cut(order, key)) }
+    // Base64 makes four letters of three bytes.
+    let fits = key.encoded_len() < MAX_LENGTH;
+    let whole = fits.then(|| text(WHOLE, &key.encode_to_vec())).filter(|whole| whole.len() <= MAX_LENGTH);
+    whole.unwrap_or_else(|| text(HASHED, &HashedKey::of(key).to_bytes()))
 }
 
 /// Reads a cursor of this list.
@@ -114,57 +169,29 @@ pub fn decode(fingerprint: Fingerprint, order: Order, text: &str) -> Result<Posi
     let Some((&VERSION, rest)) = bytes.split_first() else { return Err(InvalidCursor::Malformed) };
     let (list, rest) = rest.split_first_chunk::<8>().ok_or(InvalidCursor::Malformed)?;
     let (kind, rest) = rest.split_first().ok_or(InvalidCursor::Malformed)?;
-    let (length, key) = rest.split_first_chunk::<2>().ok_or(InvalidCursor::Malformed)?;
+    let (length, place) = rest.split_first_chunk::<2>().ok_or(InvalidCursor::Malformed)?;
     // The beginning of a key is often a key too, so a cursor that lost its end would begin elsewhere.
-    if usize::from(u16::from_be_bytes(*length)) != key.len() {
+    if usize::from(u16::from_be_bytes(*length)) != place.len() {
         return Err(InvalidCursor::Malformed);
     }
-    let key = v1::Key::decode(key).map_err(|_| InvalidCursor::Malformed)?;
+    let position = match *kind {
+        WHOLE => v1::Key::decode(place).map(Position::After).map_err(|_| InvalidCursor::Malformed)?,
+        HASHED => HashedKey::from_bytes(place).map(Position::Hashed).ok_or(InvalidCursor::Malformed)?,
+        _ => return Err(InvalidCursor::Malformed),
+    };
     if *list != fingerprint.0 {
         return Err(InvalidCursor::Mismatched);
     }
-    order.key_from_wire(&key).map_err(|_| InvalidCursor::Malformed)?;
-    match *kind {
-        WHOLE => Ok(Position::After(key)),
-        CUT => Ok(Position::Cut(key)),
-        _ => Err(InvalidCursor::Malformed),
+    if let Position::After(key) = &position {
+        order.key_from_wire(key).map_err(|_| InvalidCursor::Malformed)?;
     }
-}
-
-/// The beginning of a key, sorting before the key itself.
-fn cut(order: Order, key: &v1::Key) -> v1::Key {
-    use v1::key::Value;
-    let shorten = |text: &str, is_sorted: bool| {
-        let (short, rest) = text.split_at(text.floor_char_boundary(CUT_TEXT));
-        if !(is_sorted && order.descending) || rest.is_empty() {
-            return short.to_owned();
-        }
-        // What sorts descending must not be less than the whole, so the last character there is stands for the rest.
-        // Where the rest begins with that one, it stands for as much more as it takes. Nothing sorts before a text
-        // of nothing else; such a client is looked up in vain.
-        let mut short = short;
-        if rest.starts_with(char::MAX) {
-            let mut shorter = short.trim_end_matches(char::MAX).chars();
-            shorter.next_back();
-            short = shorter.as_str();
-        }
-        format!("{short}{}", char::MAX)
-    };
-    v1::Key {
-        value: match &key.value {
-            Some(Value::Text(text)) => Some(Value::Text(shorten(text, true))),
-            other => other.clone(),
-        },
-        clientid: shorten(&key.clientid, matches!(order.field, SortField::Unspecified | SortField::Clientid)),
-        node: key.node.clone(),
-        session: key.session,
-    }
+    Ok(position)
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use rollcall_proto::KeyRef;
+    use rollcall_proto::SortField;
 
     use super::*;
 
@@ -202,14 +229,19 @@ mod tests {
         fn a_cursor_is_short_and_leads_back_to_its_key(order in order(), client in client()) {
             let view = client.as_client_ref();
             let key = v1::Key::from(order.key(&view));
-            let text = encode(fingerprint(order), order, &key);
+            let text = encode(fingerprint(order), &key);
             prop_assert!(text.len() <= MAX_LENGTH, "{} bytes", text.len());
             match decode(fingerprint(order), order, &text).unwrap() {
                 Position::After(same) => prop_assert_eq!(same, key),
-                Position::Cut(beginning) => {
-                    prop_assert_eq!((&beginning.node, beginning.session), (&key.node, key.session));
-                    let beginning = KeyRef { session: 0, ..order.key_from_wire(&beginning).unwrap() };
-                    prop_assert!(order.compare(&beginning, &order.key(&view)).is_le());
+                Position::Hashed(hashed) => {
+                    prop_assert_eq!((&hashed.node, hashed.session), (&key.node, key.session));
+                    prop_assert!(hashed.is(&key) && hashed.is_of_client(&key));
+                    prop_assert!(key.encoded_len() > 300, "{} bytes fit", key.encoded_len());
+                    let elsewhere = v1::Key { session: key.session ^ 1, ..key.clone() };
+                    let renamed = v1::Key { clientid: key.clientid.clone() + "x", ..key.clone() };
+                    let moved = v1::Key { value: Some(v1::key::Value::Text("x".into())), ..key };
+                    prop_assert!(!hashed.is(&elsewhere) && !hashed.is(&renamed) && !hashed.is(&moved));
+                    prop_assert!(hashed.is_of_client(&moved) && !hashed.is_of_client(&renamed));
                 }
             }
         }
@@ -226,28 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_before_the_last_character_there_is_still_sorts_before_the_whole() {
-        let order = Order { descending: true, ..Order::default() };
-        let key = |clientid: String| v1::Key { clientid, node: "n".into(), session: 1, value: None };
-        for at in [88, 89, 91, 92, 95] {
-            let whole = key("a".repeat(at) + &char::MAX.to_string().repeat(3) + &"b".repeat(500));
-            let text = encode(fingerprint(order), order, &whole);
-            let Ok(Position::Cut(beginning)) = decode(fingerprint(order), order, &text) else {
-                panic!("{at}: not cut")
-            };
-            let [beginning, whole] = [&beginning, &whole].map(|key| order.key_from_wire(key).unwrap());
-            assert!(order.compare(&beginning, &whole).is_lt(), "{at}: {beginning:?}");
-        }
-    }
-
-    #[test]
     fn a_cursor_belongs_to_its_list() {
         let ascending = Order::default();
         let descending = Order { descending: true, ..ascending };
         let filter = |zone: &str| v1::Filter { zone: vec![zone.into()], ..v1::Filter::default() };
         let key = v1::Key { clientid: "c".into(), node: "n".into(), session: 1, value: None };
         let here = Fingerprint::of(&filter("a"), ascending, &["x".into(), "y".into()]);
-        let text = encode(here, ascending, &key);
+        let text = encode(here, &key);
         assert_eq!(Fingerprint::of(&filter("a"), ascending, &["y".into(), "x".into()]), here);
         for elsewhere in [
             Fingerprint::of(&filter("b"), ascending, &["x".into(), "y".into()]),
@@ -263,8 +280,12 @@ mod tests {
     fn what_is_no_cursor_is_malformed() {
         let order = Order::default();
         let key = v1::Key { clientid: "c".into(), node: "n".into(), session: 1, value: None };
-        let good = encode(fingerprint(order), order, &key);
-        let nameless = encode(fingerprint(order), order, &v1::Key { node: String::new(), ..key });
+        let good = encode(fingerprint(order), &key);
+        let nameless = |clientid: &str| {
+            let key = v1::Key { node: String::new(), clientid: clientid.into(), ..key.clone() };
+            encode(fingerprint(order), &key)
+        };
+        let (nameless, long_nameless) = (nameless("c"), nameless(&"c".repeat(400)));
         let mut newer = URL_SAFE_NO_PAD.decode(&good).unwrap();
         newer[0] += 1;
         for end in 0..good.len() {
@@ -274,9 +295,15 @@ mod tests {
                 "{end}"
             );
         }
-        for bad in
-            ["x", "!", &format!("{good}="), &nameless, &URL_SAFE_NO_PAD.encode(newer), &"A".repeat(513)]
-        {
+        for bad in [
+            "x",
+            "!",
+            &format!("{good}="),
+            &nameless,
+            &long_nameless,
+            &URL_SAFE_NO_PAD.encode(newer),
+            &"A".repeat(513),
+        ] {
             assert_eq!(decode(fingerprint(order), order, bad), Err(InvalidCursor::Malformed), "{bad}");
         }
     }

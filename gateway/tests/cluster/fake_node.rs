@@ -97,6 +97,10 @@ pub(crate) enum Behaviour {
     SilentAfterKick,
     /// Sends rows from before the key that a list begins behind, as if they were those behind it.
     BeginsBeforeKey,
+    /// Describes and lists, and never answers who has a session.
+    HangsInSessions,
+    /// An agent of before sessions could be looked up by their number.
+    KnowsNoSessions,
     /// Refuses exports.
     OverloadedInExports,
 }
@@ -526,7 +530,7 @@ impl Node for Service {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let request = request.into_inner();
         // What probes ask for.
-        let is_probe = request.clientid.is_empty() && self.0.behaviour == Behaviour::HangsButForProbes;
+        let is_probe = request.clientid.is_empty() && request.session.is_none() && self.0.behaviour == Behaviour::HangsButForProbes;
         if !is_probe {
             self.0.misbehave().await?;
         }
@@ -534,12 +538,26 @@ impl Node for Service {
         if falls_silent.contains(&self.0.behaviour) && self.0.calls.kicks.load(Ordering::Relaxed) > 0 {
             std::future::pending::<()>().await;
         }
-        let filter = v1::Filter { clientid: vec![request.clientid], ..v1::Filter::default() };
-        let mut clients = self.0.matching(Some(filter), Order::default());
+        let v1::GetRequest { clientid, session, .. } = request;
+        let session = session.filter(|_| self.0.behaviour != Behaviour::KnowsNoSessions);
+        if session.is_some() && self.0.behaviour() == Behaviour::HangsInSessions {
+            std::future::pending::<()>().await;
+        }
+        let mut clients = match session {
+            Some(session) => {
+                let rows = self.0.rows();
+                rows.iter().filter(|row| row.session == session).cloned().collect()
+            }
+            None => {
+                let filter = v1::Filter { clientid: vec![clientid], ..v1::Filter::default() };
+                self.0.matching(Some(filter), Order::default())
+            }
+        };
+        self.0.calls.rows_sent.fetch_add(clients.len(), Ordering::Relaxed);
         for row in &mut clients {
             row.node.clear();
         }
-        Ok(Response::new(v1::GetResponse { identity: self.0.identity(), clients }))
+        Ok(Response::new(v1::GetResponse { identity: self.0.identity(), clients, session }))
     }
 
     async fn kick(&self, request: Request<v1::KickRequest>) -> Result<Response<v1::KickResponse>, Status> {

@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use rollcall_gateway::cluster::{
     Cluster, ClusterError, ClusterSettings, CountQuery, ListAnswer, ListQuery, NodeState, Scope, Start,
 };
 use rollcall_gateway::page::completeness::FailedNode;
-use rollcall_gateway::page::cursor::{self, Fingerprint, Position};
+use rollcall_gateway::page::cursor::Position;
 use rollcall_gateway::page::groups::{GroupBy, Value};
 use rollcall_proto::{Order, Reason, SortField, v1};
 use tokio::time::Instant;
@@ -27,6 +26,7 @@ mod marks;
 mod sessions;
 mod share;
 mod snapshots;
+mod walks;
 
 /// `count` clients of node number `node`; ids interleave with other nodes' unless `apart`.
 fn rows(node: usize, count: usize, apart: bool) -> Vec<v1::Client> {
@@ -161,120 +161,6 @@ async fn a_deep_page_ships_about_a_page_of_rows() {
     assert!(nodes.iter().all(|node| node.calls.surveys.load(Relaxed) <= 2));
 }
 
-/// Follows cursors from the beginning to the end; `between` changes the nodes between two pages.
-async fn walk(
-    cluster: &Cluster,
-    limit: u32,
-    order: Order,
-    mut between: impl FnMut(usize),
-) -> Vec<(String, String)> {
-    let fingerprint = Fingerprint::of(&v1::Filter::default(), order, &[]);
-    let mut seen = Vec::new();
-    let mut start = Start::Page(1);
-    for page in 0.. {
-        let answer = list(cluster, &ListQuery { start, ..query(1, limit, order) }).await.unwrap();
-        assert!(answer.completeness.is_whole() && answer.consistent);
-        assert!(answer.rows.len() <= limit as usize);
-        seen.extend(ids(&answer));
-        let Some(next) = answer.next else { break };
-        assert_eq!(answer.rows.len(), limit as usize, "a short page in the middle");
-        let cursor = cursor::encode(fingerprint, order, &next);
-        start = Start::Cursor(cursor::decode(fingerprint, order, &cursor).unwrap());
-        between(page);
-    }
-    seen
-}
-
-#[tokio::test]
-async fn cursors_walk_a_quiet_cluster_once_whatever_the_order() {
-    let nodes: Vec<_> = [700, 0, 1500]
-        .iter()
-        .enumerate()
-        .map(|(n, &count)| FakeNode::new(&format!("n{n}"), rows(n, count, n == 2), Behaviour::Honest))
-        .collect();
-    let cluster = cluster_of(&nodes).await;
-    for field in [SortField::Clientid, SortField::Username, SortField::Port, SortField::Node] {
-        for (descending, limit) in [(false, 100), (true, 733)] {
-            let order = Order { field, descending };
-            assert!(walk(&cluster, limit, order, |_| {}).await == model(&nodes, order), "{order:?}");
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_walk_over_a_changing_cluster_skips_none_that_stayed_and_shows_none_twice() {
-    let nodes: Vec<_> =
-        (0..3).map(|n| FakeNode::new(&format!("n{n}"), rows(n, 9000, false), Behaviour::Honest)).collect();
-    let cluster = cluster_of(&nodes).await;
-    let order = Order { field: SortField::Port, descending: true };
-    let stayed = |row: &v1::Client| !row.session.is_multiple_of(5);
-    let before = model(&nodes, order);
-    let seen = walk(&cluster, 1000, order, |page| {
-        for (n, node) in nodes.iter().enumerate() {
-            let mut rows = node.rows();
-            // Every fifth goes sooner or later, and others come, before and behind the present place.
-            rows.retain(|row| stayed(row) || row.session % 30 != page as u64 % 6 * 5);
-            rows.extend((0..40).map(|new| v1::Client {
-                clientid: format!("new-{n}-{page}-{new}"),
-                session: 1_000_001 + page as u64 * 500 + new * 5,
-                port: Some((new * 127) as u32),
-                conn_state: v1::ConnState::Connected.into(),
-                ..v1::Client::default()
-            }));
-        }
-    })
-    .await;
-    let shown: HashSet<_> = seen.iter().collect();
-    assert_eq!(shown.len(), seen.len(), "a client was shown twice");
-    let staying: HashSet<_> = nodes
-        .iter()
-        .flat_map(|node| {
-            let rows = node.rows();
-            let staying = rows.iter().filter(|row| stayed(row) && row.session < 1_000_000);
-            staying.map(|row| (row.clientid.clone(), node.name())).collect::<Vec<_>>()
-        })
-        .collect();
-    assert!(staying.len() > 20_000 && before.len() == 27_000);
-    assert!(staying.iter().all(|client| shown.contains(client)), "a client that stayed was skipped");
-}
-
-#[tokio::test]
-async fn keys_too_long_for_a_cursor_are_found_again_or_said_to_be_lost() {
-    let long = |n: usize, row: usize| v1::Client {
-        clientid: format!("{}{row:03}-{n}", "ü".repeat(400)),
-        username: Some("u".repeat(3000)),
-        session: row as u64 + 1,
-        conn_state: v1::ConnState::Connected.into(),
-        ..v1::Client::default()
-    };
-    let nodes: Vec<_> = (0..2)
-        .map(|n| {
-            FakeNode::new(&format!("n{n}"), (0..50).map(|row| long(n, row)).collect(), Behaviour::Honest)
-        })
-        .collect();
-    let cluster = cluster_of(&nodes).await;
-    for (field, descending) in [
-        (SortField::Clientid, false),
-        (SortField::Clientid, true),
-        (SortField::Username, false),
-        (SortField::Username, true),
-    ] {
-        let order = Order { field, descending };
-        assert!(walk(&cluster, 7, order, |_| {}).await == model(&nodes, order), "{order:?}");
-    }
-    let order = Order::default();
-    let next = list(&cluster, &query(1, 7, order)).await.unwrap().next.unwrap();
-    let fingerprint = Fingerprint::of(&v1::Filter::default(), order, &[]);
-    let position = cursor::decode(fingerprint, order, &cursor::encode(fingerprint, order, &next)).unwrap();
-    assert!(matches!(position, Position::Cut(_)));
-    for node in &nodes {
-        node.rows().retain(|row| row.session != next.session);
-    }
-    let start = Start::Cursor(position);
-    let lost = list(&cluster, &ListQuery { start, ..query(1, 7, order) }).await;
-    assert_eq!(lost.unwrap_err(), ClusterError::CursorLost);
-}
-
 #[tokio::test]
 async fn counting_ships_no_rows() {
     let node = FakeNode::new("n0", rows(0, 50, false), Behaviour::Honest);
@@ -337,28 +223,6 @@ async fn a_node_that_fails_is_named_and_the_others_rows_stand() {
             assert_eq!(answer.completeness.failed, [failed(&node, reason)], "{behaviour:?}");
             assert_eq!((answer.completeness.total, answer.completeness.answered), (2, 1));
         }
-    }
-}
-
-#[tokio::test]
-async fn rows_from_before_the_cursor_are_a_protocol_failure() {
-    let order = Order::default();
-    let good = FakeNode::new("n0", rows(0, 8000, false), Behaviour::Honest);
-    let bad = FakeNode::new("n1", rows(1, 8000, false), Behaviour::BeginsBeforeKey);
-    let cluster = cluster_of(&[Arc::clone(&good), Arc::clone(&bad)]).await;
-    // By rows at once, and by a selection.
-    for limit in [50, 6000] {
-        let surveys = bad.calls.surveys.load(Relaxed);
-        let first = list(&cluster, &query(1, limit, order)).await.unwrap();
-        assert!(first.completeness.is_whole());
-        let next = first.next.unwrap();
-        let start = Start::Cursor(Position::After(next.clone()));
-        let second = list(&cluster, &ListQuery { start, ..query(1, limit, order) }).await.unwrap();
-        assert_eq!(second.completeness.failed, [failed("n1", Reason::Protocol)], "{limit}");
-        let all = model(std::slice::from_ref(&good), order);
-        let behind = all.into_iter().filter(|(clientid, _)| *clientid > next.clientid);
-        assert!(ids(&second) == behind.take(limit as usize).collect::<Vec<_>>(), "{limit}");
-        assert_eq!(bad.calls.surveys.load(Relaxed) > surveys, limit == 6000, "{limit}");
     }
 }
 

@@ -14,7 +14,7 @@ use rollcall_proto::{ClientRef, SortField};
 
 use super::left::{Left, show};
 use super::origin::{Numbering, Origins};
-use super::segment::{SEGMENT, Segment};
+use super::segment::{SEGMENT, Segment, bits};
 
 /// Segments of a page.
 const PAGE: usize = 64;
@@ -39,6 +39,13 @@ impl Columns {
     /// Every segment; the slots of the n-th begin at n times [`SEGMENT`].
     pub(super) fn segments(&self) -> impl Iterator<Item = &Segment> {
         self.pages.iter().flat_map(|page| page.iter()).map(AsRef::as_ref)
+    }
+
+    /// The slots of the rows whose session's number a test is true of.
+    pub(super) fn slots_where(&self, test: impl Fn(u64) -> bool) -> impl Iterator<Item = u32> {
+        self.segments().enumerate().flat_map(move |(number, segment)| {
+            bits(segment.sessions.rows(&test)).map(move |at| (number * SEGMENT + at) as u32)
+        })
     }
 
     /// Whether these are the same rows at another time, and not such as a resync has built anew.

@@ -123,6 +123,15 @@ impl Index {
         }
     }
 
+    /// The session of a number, which is looked for among all: less than a millisecond a million.
+    #[must_use]
+    pub fn session(&self, number: u64) -> Vec<Client> {
+        // Out of the lock, as any search.
+        let Snapshot { columns, .. } = self.snapshot(SortField::Clientid);
+        let slots = columns.slots_where(|session| session == number);
+        slots.map(|slot| Client::from(columns.row(slot).as_client_ref(""))).collect()
+    }
+
     /// The session is over, whatever is still heard of it. Returns whether it was there.
     pub fn ended(&self, clientid: &str, session: u64) -> bool {
         let mut state = self.write();

@@ -8,7 +8,6 @@ use super::columns::{Columns, Place, STATES, Table};
 use super::left::Left;
 use super::lists::Lists;
 use super::ordered::Ordered;
-use super::segment::bits;
 use super::select::Snapshot;
 use super::sorts::position;
 use super::tombstones::Tombstones;
@@ -174,11 +173,9 @@ impl Rows {
 
     /// The clientids and numbers of the sessions that a test is true of.
     pub(super) fn sessions_where(&self, test: impl Fn(u64) -> bool) -> Vec<(String, u64)> {
-        let rows = self.table.columns().segments().flat_map(|segment| {
-            let rows = bits(segment.sessions.rows(&test));
-            rows.filter_map(|at| Some((segment.clientids.get(at)?.to_owned(), segment.sessions.get(at)?)))
-        });
-        rows.collect()
+        let columns = self.table.columns();
+        let rows = columns.slots_where(test).map(|slot| columns.row(slot));
+        rows.map(|row| (row.clientid().to_owned(), row.session())).collect()
     }
 }
 
