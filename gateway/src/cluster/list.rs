@@ -2,15 +2,18 @@
 //!
 //! The plan: if the page is near the list's beginning or end, or there is only one node, one wave brings the rows: of each
 //! node those that most likely make up the page ([`plan`](crate::page::plan)), and once more those of which that was too little.
-//! Otherwise a [`Selection`](crate::page::select::Selection) narrows down which ranks of which node make up the page, wave by
-//! wave on one snapshot of each node, and the last wave fetches those: two waves where the nodes' shares tell about where the
-//! page is, three or four where they do not.
+//! Otherwise, of a page by number, a [`Selection`](crate::page::select::Selection) narrows down which ranks of which node make
+//! up the page, wave by wave on one snapshot of each node, and the last wave fetches those: two waves where the nodes' shares
+//! tell about where the page is, three or four where they do not.
 //!
 //! Where to look is guessed from how many clients each node had some time ago. What comes says how many it has and which ranks
 //! these are, at one moment; so a guess that was wrong costs a wave, and never a row of the page.
 //!
-//! A page that begins behind a cursor goes the same ways: agents count from the cursor's key. One that was too long for the
-//! cursor is asked of its node first, which costs a wave and ships one row.
+//! A page that begins with the list or behind a cursor needs no ranks: its rows are asked for behind keys, and once more behind the
+//! last of them where they were too few ([`onward`](crate::page::onward)); how many to ask each node for a selection over live
+//! data tells, if they are not asked for at once. So a walk never rests on a snapshot, and whatever nodes do meanwhile it
+//! skips no client that keeps its place. A key that was too long for the cursor is asked of its node first, which costs a wave
+//! and ships one row.
 //!
 //! Rows: at most `3 * limit + 100 * nodes` are shipped for a request in all, whatever the nodes have by now: where a second
 //! answer would pass that the second way is taken, and what came in vain before is taken off from what its fetch may
@@ -19,7 +22,7 @@
 //! as were enough, that page comes on top; and what is dropped because a node failed is not counted.) Of one node never
 //! more than [`MAX_WINDOW`](rollcall_proto::MAX_WINDOW) rows are held in memory, and 256 keys besides.
 //!
-//! Failures: a node that fails in any wave is named in the answer and the selection starts again without it,
+//! Failures: a node that fails in any wave is named in the answer and the page is begun again without it,
 //! since ranges narrowed with its keys are void. So that one silent node cannot use up the time of the
 //! others, a wave of a selection gets only a share of what is left. If a snapshot has gone the selection starts
 //! again once; if that happens again it reads live data, and the answer says that it is not consistent.
@@ -43,6 +46,7 @@ use crate::page::rows::{NodeRows, PageRows};
 use crate::page::share::Expected;
 
 mod direct;
+mod onward;
 mod selected;
 
 pub(super) use self::selected::Guesses;
@@ -63,24 +67,35 @@ struct Rows {
     /// The rank of the first row that came.
     start: u64,
     rows: NodeRows,
+    /// Of the agent that sent them.
+    incarnation: u64,
 }
 
 /// What a node is asked for.
 struct Asked {
     node: Arc<Node>,
     snapshot: u64,
-    /// Counted from where the list begins.
+    /// Counted from behind `after`.
     ranks: Range<u64>,
     /// The ranks are counted from the list's end instead.
     from_end: bool,
+    /// All rows stand behind this; `None` for the list's beginning.
+    after: Option<v1::Key>,
+}
+
+impl Asked {
+    /// These ranks of the whole list.
+    fn of(node: &Arc<Node>, snapshot: u64, ranks: Range<u64>) -> Self {
+        Self { node: Arc::clone(node), snapshot, ranks, from_end: false, after: None }
+    }
 }
 
 /// A page over the nodes that answered.
 struct Page {
     rows: PageRows,
     count: u64,
-    /// Those of them from where the list begins.
-    ahead: u64,
+    /// Whether rows follow.
+    has_more: bool,
     consistent: bool,
     /// Nodes that failed without spoiling the others' rows.
     failures: Failures,
@@ -95,6 +110,8 @@ enum Restart {
         /// Rows that have come all the same.
         shipped: u64,
     },
+    /// With nothing that has come: an agent was restarted between two answers.
+    Anew,
 }
 
 pub(super) async fn list(
@@ -132,6 +149,9 @@ pub(super) async fn list(
                 }
                 Err(restart) => Err(restart),
             },
+            None if place.is_of_a_walk(query) => {
+                Box::pin(onward::page(task, &place, &nodes, in_vain.unwrap_or(0))).await
+            }
             None => {
                 tries += 1;
                 let live = tries > SNAPSHOT_TRIES;
@@ -142,17 +162,19 @@ pub(super) async fn list(
             Ok(page) if page.failures.len() < nodes.len() => {
                 failed.extend(fanout::failed_nodes(&page.failures));
                 let completeness = fanout::completeness(total, failed);
-                let Page { rows, count, ahead, consistent, .. } = page;
-                let shown = place.offset.saturating_add(rows.len() as u64);
-                let last = rows.last().filter(|_| shown < ahead);
+                let Page { rows, count, has_more, consistent, .. } = page;
+                // Who only counts does not turn pages.
+                let has_more = has_more && query.limit > 0;
+                let last = rows.last().filter(|_| has_more);
                 let next = last.map(|row| query.order.key(&row.client).into());
-                return Ok(ListAnswer { rows, count, next, consistent, completeness });
+                return Ok(ListAnswer { rows, count, has_more, next, consistent, completeness });
             }
             Ok(page) => page.failures,
             Err(Restart::SnapshotGone { shipped }) => {
                 in_vain = Some(in_vain.unwrap_or(0) + shipped);
                 continue;
             }
+            Err(Restart::Anew) => continue,
             Err(Restart::Without(failures)) => {
                 tries = tries.saturating_sub(1); // not the snapshots' fault
                 failures
@@ -237,6 +259,17 @@ impl Place {
     fn behind(key: v1::Key) -> Self {
         Self { after: Some(key), offset: 0, list: None }
     }
+
+    /// Whether a walk has such a page: it begins where the list does or behind a key. Figures change too much to go by keys of
+    /// them.
+    fn is_of_a_walk(&self, query: &ListQuery) -> bool {
+        self.offset == 0 && !query.order.field.is_live()
+    }
+
+    /// Whether rows follow those of the page, so many, if there are so many from where the list begins.
+    fn has_more(&self, shown: usize, ahead: u64) -> bool {
+        self.offset.saturating_add(shown as u64) < ahead
+    }
 }
 
 /// Looks up the key of which a cursor holds the hash, with the one node that can tell it. Where the client stands elsewhere by
@@ -282,33 +315,29 @@ fn expected(task: Task<'_>, place: &Place, nodes: &[Arc<Node>]) -> (Vec<Expected
     (expected, total)
 }
 
-/// Asks nodes for rows: of ranks that are counted from behind the first key, and all of which have to stand behind the second.
+/// Asks nodes for rows.
 async fn fetch(
     Task { cluster, query, .. }: Task<'_>,
-    (after, behind): (Option<&v1::Key>, Option<&v1::Key>),
     asked: Vec<Asked>,
-    with_statistics: bool,
     until: Instant,
 ) -> (Vec<Answer<Rows>>, Failures) {
     let nodes: Vec<_> = asked.iter().map(|asked| Arc::clone(&asked.node)).collect();
     fanout::ask_all(&nodes, until, |node| {
         let of_node = asked.iter().find(|other| Arc::ptr_eq(&other.node, &node));
-        let (snapshot, ranks, from_end) = of_node
-            .map_or((LIVE, 0..0, false), |asked| (asked.snapshot, asked.ranks.clone(), asked.from_end));
-        let message = v1::ListRequest {
+        let message = of_node.map_or_else(v1::ListRequest::default, |asked| v1::ListRequest {
             filter: Some(query.filter.clone()),
             order: Some(query.order.into()),
-            snapshot,
-            offset: ranks.start,
-            limit: u32::try_from(ranks.end - ranks.start).unwrap_or(u32::MAX),
-            without_statistics: !with_statistics,
-            after: after.cloned(),
-            from_end,
+            snapshot: asked.snapshot,
+            offset: asked.ranks.start,
+            limit: u32::try_from(asked.ranks.end - asked.ranks.start).unwrap_or(u32::MAX),
+            without_statistics: false,
+            after: asked.after.clone(),
+            from_end: asked.from_end,
             // Nothing is asked about it after its rows.
-            release_snapshot: snapshot != LIVE,
-        };
+            release_snapshot: asked.snapshot != LIVE,
+        });
         async move {
-            let received = || receive(&node, query, message.clone(), behind, until);
+            let received = || receive(&node, query, message.clone(), until);
             call::read_by(until, cluster.retry_budget(), received).await
         }
     })
@@ -320,11 +349,11 @@ async fn receive(
     node: &Node,
     query: &ListQuery,
     message: v1::ListRequest,
-    behind: Option<&v1::Key>,
     until: Instant,
 ) -> Result<(String, Rows), CallError> {
     let (offset, limit, from_end) = (message.offset, message.limit, message.from_end);
     let is_of_all = message.filter == Some(v1::Filter::default());
+    let after = message.after.clone();
     let mut chunks = raw::list(node.channel(), call::request(message, until)).await?;
     let mut rows = NodeRows::default();
     let mut read = |chunk: &[u8]| {
@@ -335,12 +364,12 @@ async fn receive(
     };
     let head = chunks.message().await?.ok_or_else(|| CallError::protocol("a list without a first chunk"))?;
     let mut head: ListHead = read(&head)?;
-    let name = node.identified(head.identity.take(), &query.scope)?.name;
+    let v1::Identity { name, incarnation } = node.identified(head.identity.take(), &query.scope)?;
     while let Some(chunk) = chunks.message().await? {
         read(&chunk)?;
     }
     rows.belong_to(&name, query.order).map_err(|error| CallError::protocol(error.to_string()))?;
-    if let Some(key) = behind {
+    if let Some(key) = &after {
         let key = query.order.key_from_wire(key).map_err(|error| CallError::protocol(error.to_string()))?;
         if !rows.stand_behind(query.order, &key) {
             return Err(CallError::protocol("a row before the key that the page begins behind"));
@@ -350,7 +379,7 @@ async fn receive(
     if is_of_all {
         node.note_clients(head.count);
     }
-    Ok((name, Rows { count: head.count, first: head.first, start, rows }))
+    Ok((name, Rows { count: head.count, first: head.first, start, rows, incarnation }))
 }
 
 /// The rank of the first row that came, once what came is found to be what a list of that many clients has there.

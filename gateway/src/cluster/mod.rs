@@ -93,9 +93,12 @@ pub struct ListAnswer {
     pub rows: PageRows,
     /// Clients that match on the nodes that answered, exactly.
     pub count: u64,
-    /// The last row's key, if more rows follow it.
+    /// Whether rows follow.
+    pub has_more: bool,
+    /// The last row's key, if more rows follow it. `None` with `has_more` where there is no last row: of a page by number,
+    /// from live data, of a list that has lost more clients than were left before it was read.
     pub next: Option<v1::Key>,
-    /// Whether the page refers to one state of each node.
+    /// Whether the page refers to one state of each node, as far as could be seen.
     pub consistent: bool,
     /// Which nodes answered.
     pub completeness: Completeness,

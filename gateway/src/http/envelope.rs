@@ -42,8 +42,10 @@ pub(super) fn list(answer: &ListAnswer, query: &ListQuery, fields: Fields) -> Bo
             Start::Cursor(_) => None,
         },
         limit: query.limit,
-        hasnext: has_next(query, answer.next.as_ref()),
-        cursor: cursor_behind(query, answer.next.as_ref()),
+        hasnext: has_next(query, answer.has_more),
+        // An empty one would say that there is no more.
+        cursor: cursor_behind(query, answer.next.as_ref())
+            .filter(|_| answer.next.is_some() || !answer.has_more),
         count: answer.count,
         count_is: bound(&answer.completeness),
         consistent: answer.consistent,
@@ -358,6 +360,7 @@ mod tests {
         let page = ListAnswer {
             rows: page_of("a@h", &["c", "d"]),
             count: 11,
+            has_more: true,
             next,
             consistent: true,
             completeness: completeness(),
@@ -413,7 +416,7 @@ mod tests {
         let hasnext = |field, page, limit, next: Option<Key>| {
             let order = Order { field, descending: true };
             let query = ListQuery { order, start: Start::Page(page), limit, ..query() };
-            has_next(&query, next.as_ref())
+            has_next(&query, next.is_some())
         };
         let (by_id, by_figure) = (SortField::Clientid, SortField::MqueueLen);
         for (field, page, limit, expected) in [
@@ -443,6 +446,7 @@ mod tests {
         let page = ListAnswer {
             rows: PageRows::default(),
             count: 11,
+            has_more: false,
             next: None,
             consistent: true,
             completeness: Completeness { total: 1, answered: 1, failed: vec![] },
@@ -451,5 +455,10 @@ mod tests {
             written(list(&page, &query, Fields::ALL)),
             @r#"{"code":0,"meta":{"limit":10,"hasnext":false,"cursor":"","count":11,"consistent":true,"nodes":{"total":1,"answered":1,"failed":[]}},"data":[]}"#
         );
+        // Where a page by number came out empty though there are more, no cursor says that the list has ended.
+        let page = ListAnswer { has_more: true, ..page };
+        let query = ListQuery { start: Start::Page(7), ..query };
+        let written = written(list(&page, &query, Fields::ALL));
+        assert!(written.contains(r#""hasnext":true,"cursor":null,"#), "{written}");
     }
 }

@@ -268,14 +268,14 @@ pub(super) fn cursor_behind(query: &ListQuery, next: Option<&Key>) -> Option<Str
 
 /// Whether there is a page behind one of this list that may be asked for: by a live figure, one that ends within the ranks
 /// there are.
-pub(super) fn has_next(query: &ListQuery, next: Option<&Key>) -> bool {
+pub(super) fn has_next(query: &ListQuery, has_more: bool) -> bool {
     let may_be_asked_for = match query.start {
         Start::Page(page) if query.order.field.is_live() => {
             page.saturating_add(1).saturating_mul(query.limit.into()) <= MAX_RANKED.into()
         }
         _ => true,
     };
-    next.is_some() && may_be_asked_for
+    has_more && may_be_asked_for
 }
 
 /// A single client, as asked for.

@@ -10,6 +10,7 @@ pub mod groups;
 pub mod hints;
 pub mod kinds;
 pub mod merge;
+pub mod onward;
 pub mod plan;
 pub mod rows;
 pub mod select;

@@ -185,6 +185,12 @@ impl NodeRows {
         (0..self.len()).map(|at| self.row(at))
     }
 
+    /// The last.
+    #[must_use]
+    pub fn last(&self) -> Option<RowRef<'_>> {
+        self.len().checked_sub(1).map(|at| self.row(at))
+    }
+
     fn row(&self, at: usize) -> RowRef<'_> {
         RowRef { client: self.client(at), statistics: &self.rows[at].statistics }
     }

@@ -238,8 +238,7 @@ impl Selection {
             let windows = self.nodes.iter().map(|_| 0..0).collect();
             return Step::Fetch { windows, skip: 0, take: 0 };
         }
-        let may_take_all = self.changing || self.short_waves > EXTRA_WAVES;
-        let most = if may_take_all { u64::MAX } else { self.most_rows.max(take) };
+        let most = if self.short_waves > EXTRA_WAVES { u64::MAX } else { self.most_rows.max(take) };
         if self.is_short() && self.active_total() <= most {
             Step::Fetch { windows: ranges, skip, take }
         } else {

@@ -113,6 +113,8 @@ pub(crate) struct FakeNode {
     pub(crate) described: Mutex<Option<u64>>,
     rows: Mutex<Vec<v1::Client>>,
     pub(crate) behaviour: Behaviour,
+    /// What happens to its clients before each list and each survey.
+    before: Mutex<Before>,
     /// From now on it does nothing wrong any more, in calls that begin.
     pub(crate) mended: AtomicBool,
     /// The oldest protocol it wants its gateways to speak.
@@ -134,6 +136,19 @@ pub(crate) struct FakeNode {
 
 /// A message of a stream of events, or its end.
 pub(crate) type Told = Result<v1::WatchResponse, Status>;
+
+/// What happens to clients.
+pub(crate) type Happens = Box<dyn FnMut(&mut Vec<v1::Client>) + Send>;
+
+/// What happens to them before each call, if anything.
+#[derive(Default)]
+struct Before(Option<Happens>);
+
+impl std::fmt::Debug for Before {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("Before").field(&self.0.is_some()).finish()
+    }
+}
 
 /// Calls taken, by kind.
 #[derive(Debug, Default)]
@@ -158,6 +173,7 @@ impl FakeNode {
             described: Mutex::default(),
             rows: Mutex::new(rows),
             behaviour,
+            before: Mutex::default(),
             mended: AtomicBool::default(),
             min_protocol: AtomicU32::default(),
             calls: Calls::default(),
@@ -185,6 +201,17 @@ impl FakeNode {
 
     pub(crate) fn rows(&self) -> MutexGuard<'_, Vec<v1::Client>> {
         self.rows.lock().unwrap()
+    }
+
+    /// From now on this happens to its clients before each list and each survey.
+    pub(crate) fn before_each_call(&self, happens: impl FnMut(&mut Vec<v1::Client>) + Send + 'static) {
+        self.before.lock().unwrap().0 = Some(Box::new(happens));
+    }
+
+    fn something_happens(&self) {
+        if let Some(happens) = &mut self.before.lock().unwrap().0 {
+            happens(&mut self.rows());
+        }
     }
 
     pub(crate) fn name(&self) -> String {
@@ -330,6 +357,7 @@ impl Node for Service {
         let node = &self.0;
         node.calls.surveys.fetch_add(1, Ordering::Relaxed);
         node.misbehave().await?;
+        node.something_happens();
         let request = request.into_inner();
         let order = order_of(request.order);
         let rows = node.asked_for(request.snapshot, request.filter, order)?;
@@ -371,6 +399,9 @@ impl Node for Service {
         }
         let request = request.into_inner();
         *node.last_list.lock().unwrap() = Some(request.clone());
+        if request.snapshot == 0 {
+            node.something_happens();
+        }
         let order = order_of(request.order);
         let matching = node.asked_for(request.snapshot, request.filter, order)?;
         if request.release_snapshot {
@@ -530,7 +561,9 @@ impl Node for Service {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
         let request = request.into_inner();
         // What probes ask for.
-        let is_probe = request.clientid.is_empty() && request.session.is_none() && self.0.behaviour == Behaviour::HangsButForProbes;
+        let is_probe = request.clientid.is_empty()
+            && request.session.is_none()
+            && self.0.behaviour == Behaviour::HangsButForProbes;
         if !is_probe {
             self.0.misbehave().await?;
         }

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use fake_node::{Behaviour, DEADLINE, FakeNode, PATIENCE};
 
+mod churn;
 mod events;
 mod export;
 #[allow(dead_code, reason = "it is told to do more in the tests of the API")]

@@ -9,7 +9,7 @@ use rollcall_gateway::page::cursor::{self, Fingerprint, Position};
 use rollcall_proto::{Order, Reason, SortField, v1};
 use tokio::time::Instant;
 
-use super::fake_node::{Behaviour, DEADLINE, FakeNode};
+use super::fake_node::{Behaviour, DEADLINE, FakeNode, Happens};
 use super::{cluster_of, failed, ids, list, list_within, model, probed_every, query, rows, until_described};
 
 /// Follows cursors from the beginning to the end; `between` changes the nodes between two pages.
@@ -209,22 +209,115 @@ async fn where_a_long_key_stands_is_said_to_be_unknown_while_its_node_does_not_t
 
 #[tokio::test]
 async fn rows_from_before_the_cursor_are_a_protocol_failure() {
-    let order = Order::default();
     let good = FakeNode::new("n0", rows(0, 8000, false), Behaviour::Honest);
     let bad = FakeNode::new("n1", rows(1, 8000, false), Behaviour::BeginsBeforeKey);
     let cluster = cluster_of(&[Arc::clone(&good), Arc::clone(&bad)]).await;
-    // By rows at once, and by a selection.
-    for limit in [50, 6000] {
-        let surveys = bad.calls.surveys.load(Relaxed);
+    // By rows at once, and by node, where a selection tells how many to ask for.
+    for (field, limit) in [(SortField::Clientid, 50), (SortField::Clientid, 6000), (SortField::Node, 9000)] {
+        let order = Order { field, descending: false };
         let first = list(&cluster, &query(1, limit, order)).await.unwrap();
         assert!(first.completeness.is_whole());
-        let next = first.next.unwrap();
-        let start = Start::Cursor(Position::After(next.clone()));
-        let second = list(&cluster, &ListQuery { start, ..query(1, limit, order) }).await.unwrap();
-        assert_eq!(second.completeness.failed, [failed("n1", Reason::Protocol)], "{limit}");
+        let last = first.rows.last().unwrap().client.clientid.to_owned();
+        let surveys = bad.calls.surveys.load(Relaxed);
+        let second = ListQuery { start: start_behind(&first, order), ..query(1, limit, order) };
+        let second = list(&cluster, &second).await.unwrap();
+        assert_eq!(second.completeness.failed, [failed("n1", Reason::Protocol)], "{order:?}");
         let all = model(std::slice::from_ref(&good), order);
-        let behind = all.into_iter().filter(|(clientid, _)| *clientid > next.clientid);
-        assert!(ids(&second) == behind.take(limit as usize).collect::<Vec<_>>(), "{limit}");
-        assert_eq!(bad.calls.surveys.load(Relaxed) > surveys, limit == 6000, "{limit}");
+        let is_behind = |clientid: &str| field == SortField::Clientid && *clientid > *last;
+        let behind = all.into_iter().filter(|(clientid, _)| is_behind(clientid));
+        assert!(ids(&second) == behind.take(limit as usize).collect::<Vec<_>>(), "{order:?}");
+        assert_eq!(bad.calls.surveys.load(Relaxed) > surveys, field == SortField::Node, "{order:?}");
     }
+}
+
+/// In an order in which one node may have the whole page, and in one in which each has a part of it.
+#[tokio::test]
+async fn a_walk_needs_no_snapshot_and_ships_what_is_promised() {
+    let nodes: Vec<_> = (0..3)
+        .map(|n| FakeNode::new(&format!("n{n}"), rows(n, 3000, true), Behaviour::ForgetsSnapshots))
+        .collect();
+    let cluster = cluster_of(&nodes).await;
+    for field in [SortField::Node, SortField::Clientid, SortField::Port] {
+        for limit in [100, 1000, 8000] {
+            let order = Order { field, descending: true };
+            let (mut start, mut shown) = (Start::Page(1), Vec::new());
+            loop {
+                nodes.iter().for_each(|node| node.calls.rows_sent.store(0, Relaxed));
+                let answer = list(&cluster, &ListQuery { start, ..query(1, limit, order) }).await.unwrap();
+                assert!(answer.consistent && answer.count == 9000, "{order:?}, {limit} a page");
+                let sent: usize = nodes.iter().map(|node| node.calls.rows_sent.load(Relaxed)).sum();
+                assert!(sent <= 3 * limit as usize + 300, "{order:?}: {sent} rows for a page of {limit}");
+                shown.extend(ids(&answer));
+                if !answer.has_more {
+                    break;
+                }
+                start = start_behind(&answer, order);
+            }
+            assert!(shown == model(&nodes, order), "{order:?}, {limit} a page");
+        }
+    }
+}
+
+/// What a selection told is no longer so when the rows are fetched.
+#[tokio::test]
+async fn a_page_by_cursor_over_nodes_that_change_between_waves_is_right_and_says_that_they_did() {
+    let order = Order { field: SortField::Node, descending: false };
+    let nodes: Vec<_> =
+        (0..3).map(|n| FakeNode::new(&format!("n{n}"), rows(n, 3000, true), Behaviour::Honest)).collect();
+    let cluster = cluster_of(&nodes).await;
+    let first = list(&cluster, &query(1, 1000, order)).await.unwrap();
+    let before = model(&nodes, order);
+    let happens_in_lists = |n: usize, mut happens: Happens| {
+        let node = Arc::clone(&nodes[n]);
+        let mut known = node.calls.lists.load(Relaxed);
+        nodes[n].before_each_call(move |rows| {
+            let lists = node.calls.lists.load(Relaxed);
+            if lists > known {
+                happens(rows);
+            }
+            known = lists;
+        });
+    };
+    // All but 100 of the one node go, so the page is of the next as well, to which one more comes each time.
+    let is_gone = |row: &v1::Client| (1001..2901).contains(&row.session);
+    happens_in_lists(0, Box::new(move |rows| rows.retain(|row| !is_gone(row))));
+    let mut came = 0;
+    happens_in_lists(
+        1,
+        Box::new(move |rows| {
+            came += 1;
+            rows.push(v1::Client {
+                clientid: format!("c-1--{came}"),
+                session: 10_000 + came,
+                ..rows[0].clone()
+            });
+        }),
+    );
+    let second = ListQuery { start: start_behind(&first, order), ..query(1, 1000, order) };
+    let second = list(&cluster, &second).await.unwrap();
+    let (stayed, others): (Vec<_>, Vec<_>) = ids(&second).into_iter().partition(|row| before.contains(row));
+    assert_eq!((stayed.len() + others.len(), others.is_empty()), (1000, false));
+    assert!(stayed == before[2900..2900 + stayed.len()], "{stayed:?}");
+    assert!(!second.consistent && second.has_more && second.completeness.is_whole());
+}
+
+/// A page by number, read from live data, that came out empty: nothing says where a walk would go on.
+#[tokio::test]
+async fn a_page_that_lost_its_rows_while_it_was_read_is_not_the_last() {
+    let nodes: Vec<_> = (0..3)
+        .map(|n| FakeNode::new(&format!("n{n}"), rows(n, 9000, false), Behaviour::ForgetsSnapshots))
+        .collect();
+    let cluster = cluster_of(&nodes).await;
+    for node in &nodes {
+        let calls = Arc::clone(node);
+        // The third fetch is the one of live data; the first two named snapshots.
+        node.before_each_call(move |rows| {
+            if calls.calls.lists.load(Relaxed) >= 3 {
+                rows.truncate(1000);
+            }
+        });
+    }
+    let answer = list(&cluster, &query(150, 100, Order::default())).await.unwrap();
+    assert!(answer.rows.is_empty() && !answer.consistent, "{} rows", answer.rows.len());
+    assert!(answer.has_more && answer.next.is_none());
 }

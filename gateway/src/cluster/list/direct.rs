@@ -90,9 +90,8 @@ pub(super) async fn page(
     } else {
         task.cluster.share(task.deadline, 1, 2)
     };
-    let asked = (0..nodes.len()).map(|at| asked(&nodes[at], &way.ask, at)).collect();
-    let after = way.after(place);
-    let (mut answers, failures) = fetch(task, (after, after), asked, true, until).await;
+    let asked = (0..nodes.len()).map(|at| asked(&nodes[at], way, place, at)).collect();
+    let (mut answers, failures) = fetch(task, asked, until).await;
     let mut came = Merged::of(task, way, &answers);
     let mut shipped = came.order.len() as u64;
     let mut page = came.page(task, place);
@@ -122,17 +121,18 @@ pub(super) async fn page(
         task.note(place, &counts, marks);
     }
     let rows = merge::window(rows, came.order, page.start, page.len());
-    Ok(Found::Page(Page { rows, count, ahead, consistent: true, failures }))
+    let has_more = place.has_more(rows.len(), ahead);
+    Ok(Found::Page(Page { rows, count, has_more, consistent: true, failures }))
 }
 
 /// What to ask one node for.
-fn asked(node: &Arc<Node>, ask: &Ask, at: usize) -> Asked {
-    let (ranks, from_end) = match ask {
+fn asked(node: &Arc<Node>, way: &Way, place: &Place, at: usize) -> Asked {
+    let (ranks, from_end) = match &way.ask {
         Ask::First(rows) => (0..rows[at], false),
         Ask::Last(rows) => (0..rows[at], true),
         Ask::Amid(ranks) => (ranks[at].clone(), false),
     };
-    Asked { node: Arc::clone(node), snapshot: LIVE, ranks, from_end }
+    Asked { from_end, after: way.after(place).cloned(), ..Asked::of(node, LIVE, ranks) }
 }
 
 /// All rows that came.
@@ -147,7 +147,7 @@ impl Merged {
     fn of(task: Task<'_>, way: &Way, answers: &[Answer<Rows>]) -> Self {
         let order = merge::in_order(task.query.order, answers.iter().map(|answer| &answer.body.rows));
         let piece = |answer: &Answer<Rows>| {
-            let Rows { count, first, start, ref rows } = answer.body;
+            let Rows { count, first, start, ref rows, .. } = answer.body;
             let end = start.saturating_add(rows.len() as u64);
             let (before, behind) = (start.saturating_sub(first), count.saturating_sub(end));
             Piece { before, rows: rows.len(), behind }
@@ -209,12 +209,11 @@ async fn ask_again(
 ) -> Result<(), Failures> {
     let from_end = matches!(way.ask, Ask::Last(_));
     let asked = short.iter().map(|(at, window)| {
-        let node = Arc::clone(&answers[*at].node);
-        Asked { node, snapshot: LIVE, ranks: 0..*window, from_end }
+        let asked = Asked::of(&answers[*at].node, LIVE, 0..*window);
+        Asked { from_end, after: way.after(place).cloned(), ..asked }
     });
     let until = task.cluster.share(task.deadline, 1, 2);
-    let after = way.after(place);
-    let (again, mut failures) = fetch(task, (after, after), asked.collect(), true, until).await;
+    let (again, mut failures) = fetch(task, asked.collect(), until).await;
     for answer in again {
         let Some(first) = answers.iter_mut().find(|first| Arc::ptr_eq(&first.node, &answer.node)) else {
             continue;

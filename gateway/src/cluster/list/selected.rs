@@ -59,7 +59,6 @@ pub(super) async fn page(
     live: bool,
 ) -> Result<Page, Restart> {
     let query = task.query;
-    let mut snapshots = vec![LIVE; nodes.len()];
     let mut selection = Selection::new(query.order, place.offset, query.limit, nodes.len())
         .within(plan::most_rows(query.limit, nodes.len()).saturating_sub(in_vain));
     if live {
@@ -69,11 +68,55 @@ pub(super) async fn page(
         let (expected, total) = expected(task, place, nodes);
         selection = selection.near(plan::around(place.offset, query.limit, &expected, total, DEVIATIONS));
     }
+    let Selected { snapshots, windows, skip, take } = narrow(task, place, nodes, &mut selection).await?;
+    let asked = nodes.iter().zip(snapshots).zip(windows);
+    let asked = asked.filter(|(_, ranks)| !ranks.is_empty());
+    let asked = asked.map(|((node, snapshot), ranks)| Asked::of(node, snapshot, ranks));
+    let until = task.cluster.share(task.deadline, 3, 4);
+    let (answers, failures) = fetch(task, asked.collect(), until).await;
+    let shipped = answers.iter().map(|answer| answer.body.rows.len() as u64).sum();
+    refuse(failures, live, shipped)?;
+    let rows = row_lists(answers);
+    let merged = merge::in_order(query.order, rows.iter());
+    let place_of = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX).min(merged.len());
+    let shown = place_of(skip)..place_of(skip.saturating_add(take));
+    if !live {
+        let counts: Vec<_> = nodes.iter().cloned().zip(selection.counts()).collect();
+        let marks = || hints::marks(query.order, &rows, &merged, &shown, place.offset, None);
+        task.note(place, &counts, marks);
+    }
+    let rows = merge::window(rows, merged, shown.start, shown.len());
+    let (count, ahead) = (selection.total(), selection.total_ahead());
+    // Of nodes that change, who fills the page need not be the last.
+    let may_have_more = live && take > 0 && rows.len() as u64 == take;
+    let has_more = place.has_more(rows.len(), ahead) || may_have_more;
+    Ok(Page { rows, count, has_more, consistent: !live, failures: Vec::new() })
+}
+
+/// What a selection comes to.
+pub(super) struct Selected {
+    /// Of each node, what its ranks refer to.
+    pub snapshots: Vec<u64>,
+    /// Of each node, the ranks to fetch.
+    pub windows: Vec<Range<u64>>,
+    skip: u64,
+    take: u64,
+}
+
+/// Narrows a selection wave by wave until its rows can be fetched.
+pub(super) async fn narrow(
+    task: Task<'_>,
+    place: &Place,
+    nodes: &[Arc<Node>],
+    selection: &mut Selection,
+) -> Result<Selected, Restart> {
+    let query = task.query;
+    let mut snapshots = vec![LIVE; nodes.len()];
     loop {
         match selection.step() {
             Step::Survey(ranges) => {
-                let wave = survey(task, place, nodes, &snapshots, &selection, ranges).await?;
-                if !live {
+                let wave = survey(task, place, nodes, &snapshots, selection, ranges).await?;
+                if !selection.is_over_changing_nodes() {
                     for (snapshot, answer) in snapshots.iter_mut().zip(&wave) {
                         *snapshot = answer.as_ref().map_or(*snapshot, |answer| answer.snapshot);
                     }
@@ -88,34 +131,7 @@ pub(super) async fn page(
                     task.cluster.guesses().note(query, matches!(selection.step(), Step::Fetch { .. }));
                 }
             }
-            Step::Fetch { windows, skip, take } => {
-                let asked = nodes.iter().zip(snapshots).zip(windows);
-                let asked = asked.filter(|(_, ranks)| !ranks.is_empty());
-                let asked = asked.map(|((node, snapshot), ranks)| Asked {
-                    node: Arc::clone(node),
-                    snapshot,
-                    ranks,
-                    from_end: false,
-                });
-                let until = task.cluster.share(task.deadline, 3, 4);
-                // Ranks in a live index may have come to be others'.
-                let behind = place.after.as_ref().filter(|_| !live);
-                let (answers, failures) = fetch(task, (None, behind), asked.collect(), true, until).await;
-                let shipped = answers.iter().map(|answer| answer.body.rows.len() as u64).sum();
-                refuse(failures, live, shipped)?;
-                let rows = row_lists(answers);
-                let merged = merge::in_order(query.order, rows.iter());
-                let place_of = |ranks: u64| usize::try_from(ranks).unwrap_or(usize::MAX).min(merged.len());
-                let shown = place_of(skip)..place_of(skip.saturating_add(take));
-                if !live {
-                    let counts: Vec<_> = nodes.iter().cloned().zip(selection.counts()).collect();
-                    let marks = || hints::marks(query.order, &rows, &merged, &shown, place.offset, None);
-                    task.note(place, &counts, marks);
-                }
-                let rows = merge::window(rows, merged, shown.start, shown.len());
-                let (count, ahead) = (selection.total(), selection.total_ahead());
-                return Ok(Page { rows, count, ahead, consistent: !live, failures: Vec::new() });
-            }
+            Step::Fetch { windows, skip, take } => return Ok(Selected { snapshots, windows, skip, take }),
         }
     }
 }

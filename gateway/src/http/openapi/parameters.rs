@@ -113,7 +113,9 @@ fn query_parameter(name: &str) -> (Value, String) {
         "_cursor" => (
             json!({ "type": "string", "maxLength": cursor::MAX_LENGTH, "pattern": "^[A-Za-z0-9_-]*$" }),
             "In place of _page: meta.cursor of the page before, empty to begin a walk. It belongs to its filters, order \
-             and nodes"
+             and nodes. A walk shows every client once that keeps its session and the value it is sorted by; clientid, node \
+             and created_at stay while a session lasts, others may change when a client reconnects, and it may then be \
+             shown again or not at all"
                 .into(),
         ),
         "_limit" => (
