@@ -12,6 +12,7 @@ mod mixed;
 mod mosquitto;
 mod nats;
 mod rabbitmq;
+mod secure_front;
 mod suite;
 mod world;
 
@@ -29,6 +30,9 @@ use crate::world::World;
 /// The cluster of all brokers, where brokers' names stand.
 const MIXED: &str = "mixed";
 
+/// The embedded broker behind the counting front.
+const COUNTED: &str = "counted";
+
 #[derive(Default)]
 struct Outcome {
     passed: usize,
@@ -45,6 +49,8 @@ fn main() -> ExitCode {
             let (selection, outcome) = (&selection, &outcome);
             scope.spawn(move || run_broker(kind, selection, outcome))
         };
+        let (selected, done) = (&selection, &outcome);
+        scope.spawn(move || run_counted(selected, done));
         let running: Vec<_> = Kind::ALL.into_iter().map(start).collect();
         running.into_iter().filter_map(|broker| broker.join().unwrap()).collect()
     });
@@ -63,13 +69,13 @@ fn main() -> ExitCode {
 
 /// The steps of a broker: those of all, and its own.
 fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
-    let own: &[_] = match kind {
-        Kind::Mosquitto => &mosquitto::STEPS,
-        Kind::Rabbitmq => &rabbitmq::STEPS,
-        Kind::Nats | Kind::NatsNewer => &nats::STEPS,
-        Kind::Embedded => &[],
+    let own: [&[_]; 2] = match kind {
+        Kind::Mosquitto => [&mosquitto::STEPS, &[]],
+        Kind::Rabbitmq => [&rabbitmq::STEPS, &secure_front::STEPS],
+        Kind::Nats | Kind::NatsNewer => [&nats::STEPS, &[]],
+        Kind::Embedded => [&[], &[]],
     };
-    own.iter().chain(&suite::STEPS).copied().collect()
+    own.into_iter().flatten().chain(&suite::STEPS).copied().collect()
 }
 
 /// Runs a broker's steps, and gives it back for the cluster of all.
@@ -87,6 +93,17 @@ fn run_broker(kind: Kind, selection: &Selection, outcome: &Mutex<Outcome>) -> Op
     let mut world = start(kind.label(), &wanted, outcome, || World::start(kind))?;
     run(kind.label(), &wanted, &mut world, World::show_logs, outcome);
     Some(world)
+}
+
+/// Runs the steps of all brokers on the embedded one behind its front, where nothing may be other than without.
+fn run_counted(selection: &Selection, outcome: &Mutex<Outcome>) {
+    let wanted = wanted(COUNTED, &suite::STEPS, selection, outcome);
+    if wanted.is_empty() {
+        return;
+    }
+    if let Some(mut world) = start(COUNTED, &wanted, outcome, World::start_counted) {
+        run(COUNTED, &wanted, &mut world, World::show_logs, outcome);
+    }
 }
 
 /// Runs the steps of the cluster of all brokers.
@@ -178,6 +195,7 @@ impl Selection {
                     for kind in Kind::ALL {
                         steps(kind).iter().for_each(|(step, _)| println!("{}::{step}: test", kind.label()));
                     }
+                    suite::STEPS.iter().for_each(|(step, _)| println!("{COUNTED}::{step}: test"));
                     mixed::STEPS.iter().for_each(|(step, _)| println!("{MIXED}::{step}: test"));
                     return None;
                 }

@@ -10,6 +10,7 @@ use rollcall_tests::sandbox::{Agent, Gateway};
 use rollcall_tests::wait::eventually;
 use rollcall_tests::written::Written;
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// Everything a step needs.
 pub(crate) struct World {
@@ -18,6 +19,8 @@ pub(crate) struct World {
     /// The node's name.
     pub(crate) node: String,
     processes: Processes,
+    /// Of files that the agent reads again when it is started again.
+    _folder: Option<TempDir>,
 }
 
 /// Who runs where.
@@ -44,6 +47,18 @@ impl World {
         Self::of(kind, kind.start())
     }
 
+    /// The embedded broker, behind the agent's counting front.
+    pub(crate) fn start_counted() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("agent.toml");
+        std::fs::write(&config, "[embedded]\ncounting_front = true\n").unwrap();
+        let arguments = ["--config", config.to_str().unwrap(), "--mqtt-listen", "127.0.0.1:0"];
+        let agent = Agent::start("counted@127.0.0.1", &arguments);
+        let world = Self::over(Kind::Embedded, "counted@127.0.0.1".to_owned(), Processes::Agent(agent));
+        assert!(world.can("statistics:send_pkt"), "behind the front that is known");
+        Self { _folder: Some(folder), ..world }
+    }
+
     /// Around a broker that has been started, if it has a process of its own.
     pub(crate) fn of(kind: Kind, broker: Option<Box<dyn Outside>>) -> Self {
         let node = format!("{}@127.0.0.1", kind.label());
@@ -57,8 +72,12 @@ impl World {
                 Processes::Beside(Agent::start(&node, &arguments), broker)
             }
         };
+        Self::over(kind, node, processes)
+    }
+
+    fn over(kind: Kind, node: String, processes: Processes) -> Self {
         let gateway = Gateway::start(&[processes.agent_address()], &[]);
-        let world = Self { kind, gateway, node, processes };
+        let world = Self { kind, gateway, node, processes, _folder: None };
         world.await_agreement();
         world
     }

@@ -24,11 +24,11 @@
 //! | is_bridge | unknown without the front |
 //! | keepalive, mountpoint | unknown |
 //! | subscriptions_cnt | bindings of the client's queues |
-//! | inflight, mqueue_len | messages of the queues without acknowledgement, and waiting |
+//! | inflight, mqueue_len | messages of the queues without acknowledgement, and waiting; behind the front `inflight` is what it counts of the present connection |
 //! | max_inflight | the prefetch count of the connection's channel |
 //! | recv_oct, send_oct, recv_cnt, send_cnt | of the present connection, from the kernel if RabbitMQ is on this host, else RabbitMQ's own, up to 5 s old |
 //! | recv_pkt, send_pkt, awaiting_rel | of the present connection, by the front, which counts the bytes too |
-//! | recv_msg, send_msg | of the present connection, up to 5 s old |
+//! | recv_msg, send_msg | of the present connection, up to 5 s old; behind the front as it counts |
 //! | reductions | of the connection's process |
 //! | the others | unknown |
 

@@ -13,9 +13,16 @@ use std::collections::BTreeSet;
 const CONNECT: u8 = 1;
 const CONNACK: u8 = 2;
 const PUBLISH: u8 = 3;
+const PUBACK: u8 = 4;
 const PUBREC: u8 = 5;
 const PUBREL: u8 = 6;
+const PUBCOMP: u8 = 7;
 const DISCONNECT: u8 = 14;
+
+/// In the first byte of PUBLISH: the quality of service.
+const QOS: u8 = 0b110;
+const QOS_1: u8 = 0b010;
+const QOS_2: u8 = 0b100;
 
 /// MQTT 5's first reason that is a failure, and the one of them that says that a message sent again is still being
 /// handled: that one ends nothing.
@@ -36,8 +43,14 @@ pub(crate) struct Counts {
     pub(crate) sent_octets: u64,
     /// Whole packets to the client.
     pub(crate) sent_packets: Option<u64>,
+    /// PUBLISH packets among them, also those that were sent again: from the client, and to it.
+    pub(crate) received_messages: Option<u64>,
+    pub(crate) sent_messages: Option<u64>,
     /// QoS 2 messages of the client that it has not released.
     pub(crate) awaiting_rel: Option<u64>,
+    /// Messages to the client of QoS 1 and 2 that it has not acknowledged to the end. Those that a session brings along
+    /// are among them once they, or their release, have been sent over this connection.
+    pub(crate) inflight: Option<u64>,
 }
 
 /// The counters of one connection.
@@ -46,6 +59,7 @@ pub(crate) struct Meter {
     from_client: Side,
     to_client: Side,
     awaiting_rel: BTreeSet<u16>,
+    inflight: BTreeSet<u16>,
     connect: Option<Connect>,
     is_accepted: bool,
     /// One of both has said that it leaves.
@@ -63,6 +77,7 @@ pub(crate) struct Connect {
 struct Side {
     octets: u64,
     packets: u64,
+    messages: u64,
     reader: Reader,
 }
 
@@ -88,6 +103,7 @@ impl Meter {
             from_client: Side::new(wanted_of_client),
             to_client: Side::new(wanted_of_broker),
             awaiting_rel: BTreeSet::new(),
+            inflight: BTreeSet::new(),
             connect: None,
             is_accepted: false,
             is_over: false,
@@ -101,11 +117,9 @@ impl Meter {
             match packet.kind() {
                 CONNECT if self.connect.is_none() => self.connect = packet.connect(),
                 PUBLISH => self.awaiting_rel.extend(packet.published_id()),
-                PUBREL => {
-                    if let Some(id) = packet.id() {
-                        self.awaiting_rel.remove(&id);
-                    }
-                }
+                PUBREL => packet.forget_in(&mut self.awaiting_rel),
+                PUBACK | PUBCOMP => packet.forget_in(&mut self.inflight),
+                PUBREC if packet.is_refusal() => packet.forget_in(&mut self.inflight),
                 DISCONNECT => self.is_over = true,
                 _ => {}
             }
@@ -118,16 +132,10 @@ impl Meter {
         while let Some(packet) = self.to_client.next(&mut bytes) {
             match packet.kind() {
                 CONNACK => self.is_accepted = packet.head.get(1) == Some(&0),
-                PUBREC => {
-                    // MQTT 3 has no reasons.
-                    let reason = packet.head.get(2).copied().unwrap_or(0);
-                    if reason >= FAILURE
-                        && reason != PACKET_IDENTIFIER_IN_USE
-                        && let Some(id) = packet.id()
-                    {
-                        self.awaiting_rel.remove(&id);
-                    }
-                }
+                PUBLISH => self.inflight.extend(packet.published_id()),
+                // Of a message that an earlier connection has brought, this one sees no more than that.
+                PUBREL => self.inflight.extend(packet.id()),
+                PUBREC if packet.is_refusal() => packet.forget_in(&mut self.awaiting_rel),
                 DISCONNECT => self.is_over = true,
                 _ => {}
             }
@@ -136,14 +144,17 @@ impl Meter {
 
     pub(crate) fn counts(&self) -> Counts {
         let [received_packets, sent_packets] = [&self.from_client, &self.to_client].map(Side::packets);
-        // What was refused is told by the broker.
-        let awaiting_rel = received_packets.and(sent_packets).map(|_| self.awaiting_rel.len() as u64);
+        // Of each message both sides speak.
+        let of_both = received_packets.and(sent_packets);
         Counts {
             received_octets: self.from_client.octets,
             received_packets,
             sent_octets: self.to_client.octets,
             sent_packets,
-            awaiting_rel,
+            received_messages: received_packets.map(|_| self.from_client.messages),
+            sent_messages: sent_packets.map(|_| self.to_client.messages),
+            awaiting_rel: of_both.map(|_| self.awaiting_rel.len() as u64),
+            inflight: of_both.map(|_| self.inflight.len() as u64),
         }
     }
 
@@ -168,6 +179,7 @@ impl Side {
         Self {
             octets: 0,
             packets: 0,
+            messages: 0,
             reader: Reader { state: State::Type, wanted, head: Vec::new(), skip: 0, take: 0 },
         }
     }
@@ -175,6 +187,7 @@ impl Side {
     fn next(&mut self, bytes: &mut &[u8]) -> Option<Packet> {
         let packet = self.reader.next(bytes)?;
         self.packets += 1;
+        self.messages += u64::from(packet.kind() == PUBLISH);
         Some(packet)
     }
 
@@ -295,7 +308,21 @@ impl Packet {
         u16_at(&self.head, 0)
     }
 
-    /// The packet id of a QoS 2 PUBLISH. Of another, and of one too short for it, nothing was kept there.
+    /// Has the message that it is about counted no more.
+    fn forget_in(&self, messages: &mut BTreeSet<u16>) {
+        if let Some(id) = self.id() {
+            messages.remove(&id);
+        }
+    }
+
+    /// Whether a PUBREC ends its message. MQTT 3 has no reasons.
+    fn is_refusal(&self) -> bool {
+        let reason = self.head.get(2).copied().unwrap_or(0);
+        reason >= FAILURE && reason != PACKET_IDENTIFIER_IN_USE
+    }
+
+    /// The packet id of a PUBLISH, if it is to be acknowledged and its state kept here: of the client with QoS 2, to it
+    /// with QoS 1 and 2. Of another, and of one too short for it, nothing was kept there.
     fn published_id(&self) -> Option<u16> {
         u16_at(&self.head, 2)
     }
@@ -312,21 +339,35 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 /// What is kept of the client's packets.
 fn wanted_of_client(first: u8, kept: &[u8]) -> (u32, usize) {
     match (first >> 4, kept.len()) {
-        // QoS 2: the topic's length, and the packet id behind the topic.
-        (PUBLISH, 0) if first & 0b110 == 0b100 => (0, 2),
-        (PUBLISH, 2) => (u32::from(u16_at(kept, 0).unwrap_or_default()), 4),
-        (PUBREL, 0) => (0, 2),
+        (PUBLISH, length) if first & QOS == QOS_2 => wanted_of_publish(kept, length),
         (CONNECT, length) => connect(kept).err().unwrap_or((0, length)),
-        (_, length) => (0, length),
+        _ => wanted_of_any(first, kept),
     }
 }
 
 /// What is kept of the broker's packets.
 fn wanted_of_broker(first: u8, kept: &[u8]) -> (u32, usize) {
     match (first >> 4, kept.len()) {
+        (PUBLISH, length) if matches!(first & QOS, QOS_1 | QOS_2) => wanted_of_publish(kept, length),
         // Whether a session was present, and the code.
         (CONNACK, 0) => (0, 2),
-        // The packet id, and MQTT 5's reason.
+        _ => wanted_of_any(first, kept),
+    }
+}
+
+/// The topic's length, and the packet id behind the topic.
+fn wanted_of_publish(kept: &[u8], length: usize) -> (u32, usize) {
+    match length {
+        0 => (0, 2),
+        2 => (u32::from(u16_at(kept, 0).unwrap_or_default()), 4),
+        _ => (0, length),
+    }
+}
+
+/// Of acknowledgements the packet id, and where it matters MQTT 5's reason.
+fn wanted_of_any(first: u8, kept: &[u8]) -> (u32, usize) {
+    match (first >> 4, kept.len()) {
+        (PUBACK | PUBREL | PUBCOMP, 0) => (0, 2),
         (PUBREC, 0) => (0, 3),
         (_, length) => (0, length),
     }

@@ -3,7 +3,7 @@
 //!
 //! Promises: the broker gets and says every byte that it would without the front, in the same order; it sees each
 //! client under its own address; what is counted is what passed, and is kept for as long as anybody holds the
-//! connection's record. TLS is ended here.
+//! connection's record. TLS is ended here, with the certificate that its files hold when a client comes.
 //!
 //! `meter` counts, `relay` passes on, `connection` says which connection is whose; this file opens the doors.
 //!
@@ -27,9 +27,9 @@ use std::time::Duration;
 use proxy_protocol::ProxyHeader;
 use proxy_protocol::version2::{ProxyAddresses, ProxyCommand, ProxyTransportProtocol};
 use rollcall_metrics::process::most_descriptors;
+use rollcall_trust::tls::ServerFiles;
+use rollcall_trust::{Live, TrustError};
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -72,7 +72,7 @@ pub(crate) struct Entrance {
 struct Way {
     /// The listener's number, under which connections are found.
     number: u16,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Live<ServerConfig>>>,
     broker: SocketAddr,
 }
 
@@ -84,7 +84,7 @@ impl Entrance {
     pub(crate) fn bind(
         number: u16,
         address: SocketAddr,
-        tls: Option<ServerConfig>,
+        tls: Option<Live<ServerConfig>>,
         broker: SocketAddr,
     ) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -94,8 +94,7 @@ impl Entrance {
         socket.bind(address)?;
         let listener = socket.listen(BACKLOG.into())?;
         let address = listener.local_addr()?;
-        let tls = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-        Ok(Self { listener, address, way: Way { number, tls, broker } })
+        Ok(Self { listener, address, way: Way { number, tls: tls.map(Arc::new), broker } })
     }
 
     /// With the port it really has.
@@ -104,26 +103,26 @@ impl Entrance {
     }
 }
 
-/// A server's side of TLS with the certificate chain and the key of these files.
+/// The agent's side of TLS towards MQTT clients, out of these files.
 ///
 /// # Errors
 /// What is wrong with them.
-pub(crate) fn server_config(cert: &Path, key: &Path) -> Result<ServerConfig, String> {
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("certificate: {error}"))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|error| format!("key: {error}"))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|config| config.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|error| error.to_string())
+pub(crate) fn tls(cert: &Path, key: &Path) -> Result<Live<ServerConfig>, TrustError> {
+    let files = ServerFiles {
+        what: "the certificate for MQTT clients",
+        certificate: cert.to_owned(),
+        key: key.to_owned(),
+        clients: None,
+        protocols: &[],
+    };
+    files.load()
 }
 
 /// The open front: it lets clients in for as long as this lives. Those that are in stay.
 pub(crate) struct Front {
     #[cfg_attr(not(feature = "embedded"), expect(dead_code, reason = "it is there to be dropped"))]
     accepting: Vec<AbortOnDropHandle<()>>,
+    _following: Vec<AbortOnDropHandle<()>>,
 }
 
 /// What all connections of a front share.
@@ -146,10 +145,15 @@ impl Front {
             full: Refusals::default(),
             failed: Refusals::default(),
         });
+        let certified = entrances.iter().filter_map(|entrance| entrance.way.tls.clone());
+        let follow = |tls: Arc<Live<ServerConfig>>| {
+            AbortOnDropHandle::new(tokio::spawn(async move { tls.follow().await }))
+        };
+        let following = certified.map(follow).collect();
         let accepting = entrances
             .into_iter()
             .map(|entrance| AbortOnDropHandle::new(tokio::spawn(accept(entrance, Arc::clone(&shared)))));
-        Self { accepting: accepting.collect() }
+        Self { accepting: accepting.collect(), _following: following }
     }
 
     /// Lets nobody in any more; its addresses are free when this returns.
@@ -207,14 +211,17 @@ async fn let_in(
     match &way.tls {
         None => pass(&way, &shared, client, peer, local).await,
         // Kept apart: TLS takes several kilobytes that nobody else needs.
-        Some(tls) => Box::pin(secure(&way, &shared, tls, client, peer, local)).await,
+        Some(tls) => {
+            let tls = TlsAcceptor::from(tls.current());
+            Box::pin(secure(&way, &shared, tls, client, peer, local)).await;
+        }
     }
 }
 
 async fn secure(
     way: &Way,
     shared: &Shared,
-    tls: &TlsAcceptor,
+    tls: TlsAcceptor,
     client: TcpStream,
     peer: SocketAddr,
     local: SocketAddr,

@@ -2,8 +2,10 @@
 #![cfg(feature = "embedded")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod certificates;
 mod figures;
 mod front;
+mod front_load;
 mod identity;
 mod kick;
 mod listeners;

@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use tokio::sync::watch;
+
 use crate::TrustError;
 use crate::follow::{self, Text};
 
@@ -15,6 +17,8 @@ pub struct Live<T> {
     paths: Vec<PathBuf>,
     make: Make<T>,
     current: RwLock<Arc<T>>,
+    /// How often the files have changed and counted.
+    renewals: watch::Sender<u64>,
 }
 
 type Make<T> = Box<dyn Fn(&[Text]) -> Result<T, TrustError> + Send + Sync>;
@@ -32,13 +36,20 @@ impl<T> Live<T> {
     ) -> Result<Self, TrustError> {
         let texts = paths.iter().map(|path| Text::read(path)).collect::<Result<Vec<_>, _>>()?;
         let current = RwLock::new(Arc::new(make(&texts)?));
-        Ok(Self { what, paths, make: Box::new(make), current })
+        Ok(Self { what, paths, make: Box::new(make), current, renewals: watch::Sender::new(0) })
     }
 
     /// The value at this moment.
     #[must_use]
     pub fn current(&self) -> Arc<T> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// How often the value has been replaced because its files have changed, for those who cannot ask for it each time
+    /// they need it. It counts for as long as somebody [follows](Self::follow).
+    #[must_use]
+    pub fn renewals(&self) -> watch::Receiver<u64> {
+        self.renewals.subscribe()
     }
 
     /// Follows the files, without end.
@@ -53,6 +64,7 @@ impl<T> Live<T> {
                 Ok(value) => {
                     *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
                     if is_news {
+                        self.renewals.send_modify(|renewals| *renewals += 1);
                         tracing::info!(what = self.what, "the files have changed; from now on they count");
                     }
                 }

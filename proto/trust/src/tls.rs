@@ -342,10 +342,14 @@ mod tests {
         // The first look puts what is there in place again.
         assert!(becomes_new(&live.current()).await);
         let before = live.current();
+        let renewals = live.renewals();
+        assert_eq!(*renewals.borrow(), 0, "the first look is no change");
         files.renew();
         assert!(becomes_new(&before).await);
+        assert_eq!(*renewals.borrow(), 1);
         let before = live.current();
         files.write("cert.pem", "half");
         assert!(!becomes_new(&before).await);
+        assert_eq!(*renewals.borrow(), 1);
     }
 }

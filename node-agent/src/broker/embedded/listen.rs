@@ -1,13 +1,22 @@
 //! Listeners: from a setting to an open door.
+//!
+//! The broker reads a certificate when it opens a listener, and offers no way to hand it another. So a listener with TLS is
+//! closed and opened again when its files have changed; who connects in between is refused, as at a restart, but
+//! nobody who is in notices. Decided against: two listeners on one address for that moment (`SO_REUSEPORT`), with which a
+//! second agent on the address by mistake would go unnoticed.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rmqtt::context::ServerContext;
 use rmqtt::net::{Builder, Listener};
+use rmqtt::server::MqttServer;
+use rollcall_trust::Live;
 use rustls::ServerConfig;
-use tracing::warn;
+use tokio::time::sleep;
+use tracing::{error, warn};
 
 use super::StartError;
 use super::settings::{Authentication, EmbeddedSettings, ListenerSettings, TlsSettings, Transport};
@@ -33,7 +42,20 @@ pub(super) struct Opening {
     /// The broker's own: where clients connect, or behind the front.
     pub(super) listener: Listener,
     pub(super) entrance: Option<Entrance>,
+    /// Of one that makes TLS itself.
+    pub(super) secured: Option<Secured>,
 }
+
+/// How to open a listener with TLS again.
+pub(super) struct Secured {
+    settings: EmbeddedSettings,
+    /// With the port it really has.
+    listener: ListenerSettings,
+    files: Live<ServerConfig>,
+}
+
+/// How long to wait before a listener that could not be opened again is tried once more.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Listens at a configured address, for the broker's listener of this number.
 pub(super) fn open(
@@ -43,15 +65,57 @@ pub(super) fn open(
 ) -> Result<Opening, StartError> {
     let door = |address| Door { address, zone: listener.zone.clone(), direct: !listener.proxy_protocol };
     if !settings.is_counted(listener) {
+        let files = listener.tls.as_ref().map(certificate).transpose()?;
         let bound = bind(settings, listener)?;
-        return Ok(Opening { door: door(bound.cfg.laddr), listener: bound, entrance: None });
+        let address = bound.cfg.laddr;
+        let secured = files.map(|files| Secured {
+            settings: settings.clone(),
+            listener: ListenerSettings { address, ..listener.clone() },
+            files,
+        });
+        return Ok(Opening { door: door(address), listener: bound, entrance: None, secured });
     }
     let behind = ListenerSettings { address: BEHIND, tls: None, proxy_protocol: true, ..listener.clone() };
     let bound = bind(settings, &behind)?;
-    let tls = listener.tls.as_ref().map(server_config).transpose()?;
+    let tls = listener.tls.as_ref().map(certificate).transpose()?;
     let entrance = Entrance::bind(number, listener.address, tls, bound.cfg.laddr)
         .map_err(|error| StartError::Listen { address: listener.address, reason: error.to_string() })?;
-    Ok(Opening { door: door(entrance.address()), listener: bound, entrance: Some(entrance) })
+    Ok(Opening { door: door(entrance.address()), listener: bound, entrance: Some(entrance), secured: None })
+}
+
+/// Lets clients in by a listener, without end.
+pub(super) async fn serve(scx: ServerContext, number: u16, mut listener: Listener, secured: Option<Secured>) {
+    let run = |listener| {
+        // It does not take a number twice.
+        scx.listen_cfgs.remove(&number);
+        MqttServer::new(scx.clone()).listener_by_id(listener, number).build().run()
+    };
+    let Some(Secured { settings, listener: again, files }) = secured else {
+        // It has no end but that of the task.
+        let _ = run(listener).await;
+        return;
+    };
+    let renew = async {
+        let mut renewals = files.renewals();
+        loop {
+            tokio::select! {
+                _ = run(listener) => return,
+                // `files` has it sent.
+                _ = renewals.changed() => {}
+            }
+            listener = loop {
+                match bind(&settings, &again) {
+                    Ok(listener) => break listener,
+                    Err(error) => error!(%error, "a listener with a new certificate cannot be opened yet"),
+                }
+                sleep(AGAIN).await;
+            };
+        }
+    };
+    tokio::select! {
+        () = renew => {}
+        () = files.follow() => {}
+    }
 }
 
 fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> Result<Listener, StartError> {
@@ -98,12 +162,12 @@ fn bind(settings: &EmbeddedSettings, listener: &ListenerSettings) -> Result<List
     }
 }
 
-/// A server's side of TLS with certificate and key.
-pub(super) fn server_config(tls: &TlsSettings) -> Result<ServerConfig, StartError> {
-    front::server_config(&tls.cert, &tls.key).map_err(|reason| StartError::Tls {
+/// The side of TLS with certificate and key that clients see.
+pub(super) fn certificate(tls: &TlsSettings) -> Result<Live<ServerConfig>, StartError> {
+    front::tls(&tls.cert, &tls.key).map_err(|error| StartError::Tls {
         cert: tls.cert.display().to_string(),
         key: tls.key.display().to_string(),
-        reason,
+        reason: error.to_string(),
     })
 }
 

@@ -60,13 +60,12 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt};
 use rmqtt::context::ServerContext;
 use rmqtt::hook::Type;
-use rmqtt::server::MqttServer;
 use rmqtt::types::NodeId;
 use rollcall_proto::SortField;
 use rollcall_proto::v1::Statistics;
 use thiserror::Error;
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
@@ -127,7 +126,8 @@ pub enum StartError {
 pub struct EmbeddedBroker {
     node: Arc<Node>,
     info: BrokerInfo,
-    server: Mutex<Option<JoinHandle<()>>>,
+    /// Each has a listener.
+    servers: Mutex<JoinSet<()>>,
     front: Mutex<Option<Front>>,
 }
 
@@ -143,7 +143,7 @@ impl EmbeddedBroker {
             PasswordFile::load(path)?;
         }
         let certified = settings.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        certified.map(listen::server_config).try_for_each(|config| config.map(drop))
+        certified.map(listen::certificate).try_for_each(|files| files.map(drop))
     }
 
     /// Starts the broker and listens. Must be called within a tokio runtime.
@@ -170,7 +170,7 @@ impl EmbeddedBroker {
         for (number, listener) in (1..).zip(&settings.listeners) {
             let opening = listen::open(&settings, number, listener)?;
             doors.push(opening.door);
-            listeners.push((number, opening.listener));
+            listeners.push((number, opening.listener, opening.secured));
             entrances.extend(opening.entrance);
         }
 
@@ -189,15 +189,10 @@ impl EmbeddedBroker {
         }
         hooks.start().await;
 
-        let mut server = MqttServer::new(scx.clone());
-        for (number, listener) in listeners {
-            server = server.listener_by_id(listener, number);
+        let mut servers = JoinSet::new();
+        for (number, listener, secured) in listeners {
+            servers.spawn(listen::serve(scx.clone(), number, listener, secured));
         }
-        let server = server.build();
-        let server = tokio::spawn(async move {
-            // Its loops end only with this task.
-            let _ = server.run().await;
-        });
 
         let counted = !entrances.is_empty();
         let front = counted.then(|| Front::open(entrances, Arc::clone(&registry.passing)));
@@ -222,7 +217,7 @@ impl EmbeddedBroker {
                 doors,
                 resync: Duration::from_secs(settings.resync_secs.into()),
             }),
-            server: Mutex::new(Some(server)),
+            servers: Mutex::new(servers),
             front: Mutex::new(front),
         })
     }
@@ -238,12 +233,9 @@ impl EmbeddedBroker {
         for connection in passing.all() {
             connection.part(SERVER_SHUTTING_DOWN);
         }
-        let server = self.server.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(server) = server {
-            server.abort();
-            // Its listeners are closed when it has ended.
-            let _ = server.await;
-        }
+        let mut servers = std::mem::take(&mut *self.servers.lock().unwrap_or_else(PoisonError::into_inner));
+        // Listeners are closed when their servers have ended.
+        servers.shutdown().await;
         let clientids = self.node.clientids().await;
         let node = &self.node;
         let parting = stream::iter(clientids).for_each_concurrent(PARTING_AT_ONCE, |clientid| async move {
@@ -259,14 +251,6 @@ impl EmbeddedBroker {
             connection.cut();
         }
         info!(node = self.node.name, "embedded broker stopped");
-    }
-}
-
-impl Drop for EmbeddedBroker {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            server.abort();
-        }
     }
 }
 

@@ -224,7 +224,8 @@ fn row(figures: Figures, traffic: Option<&Traffic>, passed: Option<Counts>) -> S
     let counted = channels.filter(|_| connection.is_some_and(|connection| connection.recv_oct.is_some()));
     Statistics {
         subscriptions_cnt: subscriptions,
-        inflight: unacknowledged,
+        // Where the front counts, it knows at once what RabbitMQ tells up to 5 s later.
+        inflight: passed.and_then(|it| it.inflight).or(unacknowledged),
         max_inflight: channels.and_then(|channels| channels.prefetch_count),
         mqueue_len: ready,
         awaiting_rel: passed.and_then(|it| it.awaiting_rel),
@@ -233,7 +234,9 @@ fn row(figures: Figures, traffic: Option<&Traffic>, passed: Option<Counts>) -> S
             .or(traffic.map(|it| it.received_bytes))
             .or(connection.and_then(|it| it.recv_oct)),
         recv_cnt: traffic.map(|it| it.received_segments).or(connection.and_then(|it| it.recv_cnt)),
-        recv_msg: counted.map(|channels| channels.published),
+        recv_msg: passed
+            .and_then(|it| it.received_messages)
+            .or(counted.map(|channels| channels.published)),
         recv_pkt: passed.and_then(|it| it.received_packets),
         send_oct: passed
             .map(|it| it.sent_octets)
@@ -241,7 +244,7 @@ fn row(figures: Figures, traffic: Option<&Traffic>, passed: Option<Counts>) -> S
             .or(connection.and_then(|it| it.send_oct)),
         send_pkt: passed.and_then(|it| it.sent_packets),
         send_cnt: traffic.map(|it| it.sent_segments).or(connection.and_then(|it| it.send_cnt)),
-        send_msg: counted.map(|channels| channels.delivered),
+        send_msg: passed.and_then(|it| it.sent_messages).or(counted.map(|channels| channels.delivered)),
         reductions: connection.and_then(|connection| connection.reductions),
         ..Statistics::default()
     }

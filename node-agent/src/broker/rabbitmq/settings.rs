@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use rollcall_trust::{Live, TrustError};
 use rustls::ServerConfig;
 use serde::Deserialize;
 use thiserror::Error;
@@ -119,10 +120,14 @@ impl FrontSettings {
     ///
     /// # Errors
     /// A file that cannot be used.
-    pub(super) fn tls(&self) -> Result<Option<ServerConfig>, StartError> {
+    pub(super) fn tls(&self) -> Result<Option<Live<ServerConfig>>, StartError> {
         let Some((cert, key)) = self.tls_cert.as_ref().zip(self.tls_key.as_ref()) else { return Ok(None) };
-        let unusable = |reason| StartError::File { key: "front.tls_cert", path: cert.clone(), reason };
-        front::server_config(cert, key).map(Some).map_err(unusable)
+        let unusable = |error: TrustError| StartError::File {
+            key: "front.tls_cert",
+            path: cert.clone(),
+            reason: error.to_string(),
+        };
+        front::tls(cert, key).map(Some).map_err(unusable)
     }
 }
 

@@ -76,6 +76,46 @@ fn qos_2_messages_await_their_release() {
 }
 
 #[test]
+fn messages_to_the_client_are_in_flight_until_it_has_acknowledged_them_to_the_end() {
+    let mut meter = Meter::new();
+    meter.received(&connect_packet(5, &[], b"c"));
+    meter.sent(&[0x20, 3, 1, 0, 0]);
+    let state = |meter: &Meter| {
+        let Counts { received_messages, sent_messages, inflight, .. } = meter.counts();
+        (received_messages.unwrap(), sent_messages.unwrap(), inflight.unwrap())
+    };
+    for (id, flags) in [(1, 0b010), (2, 0b100), (3, 0b100), (4, 0b010), (1, 0b1010), (9, 0), (8, 0b110)] {
+        meter.sent(&publish(flags, b"a/b", id, b"payload"));
+    }
+    assert_eq!(state(&meter), (0, 7, 4), "1 was sent twice; QoS 0 is not acknowledged, QoS 3 is none");
+    meter.received(&packet(0x40, &[0, 1]));
+    meter.received(&packet(0x50, &[0, 2]));
+    meter.received(&packet(0x50, &[0, 3, 0x97]));
+    assert_eq!(
+        state(&meter).2,
+        2,
+        "1 acknowledged, 3 refused; 2 is to be released yet, 4 to be acknowledged"
+    );
+    meter.sent(&packet(0x62, &[0, 2]));
+    assert_eq!(state(&meter).2, 2);
+    // Of a message of the session's before this connection only the release is sent.
+    meter.sent(&packet(0x62, &[0, 77]));
+    assert_eq!(state(&meter).2, 3);
+    for id in [2, 77, 5] {
+        meter.received(&packet(0x70, &[0, id]));
+    }
+    meter.received(&packet(0x40, &[0, 4, 0x10]));
+    assert_eq!(state(&meter), (0, 7, 0));
+    // The client's own messages have ids of their own.
+    meter.sent(&publish(0b010, b"t", 6, b""));
+    for flags in [0, 0b010, 0b100, 0b1100] {
+        meter.received(&publish(flags, b"t", 6, b""));
+    }
+    meter.sent(&packet(0x40, &[0, 6]));
+    assert_eq!((state(&meter), counts(&meter).2), ((4, 8, 1), Some(1)));
+}
+
+#[test]
 fn connect_is_read_as_far_as_the_client_id() {
     for level in [3, 4, 5, 0x83, 0x84] {
         for properties in [&b""[..], &[0x11, 0, 0, 1, 0], &[0x26; 300]] {
@@ -175,48 +215,72 @@ fn a_packet_of_256_mib_is_one_packet_when_it_has_come() {
 /// A packet from the client or to it.
 fn any_packet() -> impl Strategy<Value = (bool, Vec<u8>)> {
     let id = 1_u16..6;
+    let acknowledgement = prop::sample::select(vec![0x40, 0x50, 0x62, 0x70]);
     prop_oneof![
-        (0_u8..6, vec(any::<u8>(), 0..200), id.clone(), vec(any::<u8>(), 0..300))
-            .prop_map(|(flags, topic, id, payload)| (true, publish(flags, &topic, id, &payload))),
-        id.clone().prop_map(|id| (true, packet(0x62, &id.to_be_bytes()))),
-        (id, any::<Option<u8>>()).prop_map(|(id, reason)| (
-            false,
-            packet(0x50, &id.to_be_bytes().into_iter().chain(reason).collect::<Vec<_>>())
+        (any::<bool>(), 0_u8..8, vec(any::<u8>(), 0..200), id.clone(), vec(any::<u8>(), 0..300))
+            .prop_map(|(side, flags, topic, id, payload)| (side, publish(flags, &topic, id, &payload))),
+        (any::<bool>(), acknowledgement, id, any::<Option<u8>>()).prop_map(|(side, first, id, reason)| (
+            side,
+            packet(first, &id.to_be_bytes().into_iter().chain(reason).collect::<Vec<_>>())
         )),
-        (0_u8..3, vec(any::<u8>(), 0..3)).prop_map(|(flags, body)| (true, packet(0x34 | flags, &body))),
+        // Too short for an id.
+        (
+            any::<bool>(),
+            prop::sample::select(vec![0x32, 0x34, 0x40, 0x50, 0x62, 0x70]),
+            vec(any::<u8>(), 0..2)
+        )
+            .prop_map(|(side, first, body)| (side, packet(first, &body))),
         (prop::sample::select(vec![3, 4, 5, 0x84]), vec(any::<u8>(), 0..300), vec(any::<u8>(), 0..300))
             .prop_map(|(level, properties, clientid)| (true, connect_packet(level, &properties, &clientid))),
         (any::<bool>(), 16_u8.., vec(any::<u8>(), 0..300))
-            .prop_filter("read by the model only", |(_, first, _)| !matches!(
-                first >> 4,
-                1 | 2 | 3 | 5 | 6 | 14
-            ))
+            .prop_filter("read by the model only", |(_, first, _)| !matches!(first >> 4, 1..=7 | 14))
             .prop_map(|(side, first, body)| (side, packet(first, &body))),
     ]
 }
 
-/// What whole packets count, read in the plainest way.
-fn model(packets: &[(bool, Vec<u8>)]) -> (u64, u64, BTreeSet<u16>) {
-    let (mut received, mut sent, mut awaiting) = (0, 0, BTreeSet::new());
+/// What whole packets count.
+#[derive(Default)]
+struct Model {
+    /// From the client, and to it.
+    packets: [u64; 2],
+    messages: [u64; 2],
+    octets: [u64; 2],
+    awaiting_rel: BTreeSet<u16>,
+    inflight: BTreeSet<u16>,
+}
+
+/// Reads whole packets in the plainest way.
+fn model(packets: &[(bool, Vec<u8>)]) -> Model {
+    let mut model = Model::default();
     for (from_client, bytes) in packets {
-        *(if *from_client { &mut received } else { &mut sent }) += 1;
+        let side = usize::from(!from_client);
+        model.packets[side] += 1;
+        model.octets[side] += bytes.len() as u64;
         let header = bytes.iter().skip(1).position(|byte| byte & 0x80 == 0).unwrap() + 2;
-        let (first, body) = (bytes[0], &bytes[header..]);
-        let id = |at: usize| body.get(at..at + 2).map(|id| u16::from(id[0]) << 8 | u16::from(id[1]));
-        match (from_client, first >> 4) {
-            (true, 3) if first >> 1 & 3 == 2 => {
-                awaiting.extend(id(0).and_then(|topic| id(2 + usize::from(topic))));
+        let (kind, qos, body) = (bytes[0] >> 4, bytes[0] >> 1 & 3, &bytes[header..]);
+        let number = |at: usize| body.get(at..at + 2).map(|id| u16::from(id[0]) << 8 | u16::from(id[1]));
+        model.messages[side] += u64::from(kind == 3);
+        if kind == 3 {
+            let id = number(0).and_then(|topic| number(2 + usize::from(topic)));
+            match (from_client, qos) {
+                (true, 2) => model.awaiting_rel.extend(id),
+                (false, 1 | 2) => model.inflight.extend(id),
+                _ => {}
             }
-            (true, 6) => {
-                awaiting.remove(&id(0).unwrap());
-            }
-            (false, 5) if body.len() == 3 && body[2] >= 0x80 && body[2] != 0x91 => {
-                awaiting.remove(&id(0).unwrap());
-            }
+            continue;
+        }
+        let Some(id) = number(0) else { continue };
+        let is_refused = body.get(2).is_some_and(|reason| *reason >= 0x80 && *reason != 0x91);
+        match (from_client, kind) {
+            (true, 6) => _ = model.awaiting_rel.remove(&id),
+            (false, 5) if is_refused => _ = model.awaiting_rel.remove(&id),
+            (true, 4 | 7) => _ = model.inflight.remove(&id),
+            (true, 5) if is_refused => _ = model.inflight.remove(&id),
+            (false, 6) => _ = model.inflight.insert(id),
             _ => {}
         }
     }
-    (received, sent, awaiting)
+    model
 }
 
 proptest! {
@@ -245,16 +309,18 @@ proptest! {
             held.extend(bytes);
         }
         feed(side, &held);
-        let (received, sent, awaiting) = model(&packets);
-        let length = |side: bool| packets.iter().filter(|(from, _)| *from == side).map(|(_, bytes)| bytes.len() as u64).sum();
+        let whole = model(&packets);
         prop_assert_eq!(pieces.counts(), Counts {
-            received_octets: length(true),
-            received_packets: Some(received),
-            sent_octets: length(false),
-            sent_packets: Some(sent),
-            awaiting_rel: Some(awaiting.len() as u64),
+            received_octets: whole.octets[0],
+            received_packets: Some(whole.packets[0]),
+            sent_octets: whole.octets[1],
+            sent_packets: Some(whole.packets[1]),
+            received_messages: Some(whole.messages[0]),
+            sent_messages: Some(whole.messages[1]),
+            awaiting_rel: Some(whole.awaiting_rel.len() as u64),
+            inflight: Some(whole.inflight.len() as u64),
         });
-        prop_assert_eq!(&pieces.awaiting_rel, &awaiting);
+        prop_assert_eq!((&pieces.awaiting_rel, &pieces.inflight), (&whole.awaiting_rel, &whole.inflight));
     }
 
     #[test]
