@@ -1,5 +1,9 @@
 //! What only the plugin of Mosquitto has to show: that the broker goes on as before.
 
+mod defect;
+mod loaded;
+mod trust;
+
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,24 +16,40 @@ use tempfile::TempDir;
 use crate::suite::Step;
 use crate::world::World;
 
-pub(crate) const STEPS: [(&str, Step); 6] = [
+pub(crate) const STEPS: [(&str, Step); 12] = [
+    ("the_version_is_the_brokers_own", the_version_is_the_brokers_own),
     ("logins_and_topics_are_left_to_who_decided_before", logins_and_topics_are_left_to_who_decided_before),
     ("nobody_gets_in_as_the_plugin", nobody_gets_in_as_the_plugin),
     ("a_reload_of_the_configuration_changes_nothing", a_reload_of_the_configuration_changes_nothing),
     ("a_session_that_expires_goes", a_session_that_expires_goes),
     ("a_broker_without_ticks_is_told_and_denies_nobody", a_broker_without_ticks_is_told_and_denies_nobody),
     ("an_option_that_cannot_be_used_stops_the_start", an_option_that_cannot_be_used_stops_the_start),
+    (
+        "sessions_that_were_loaded_are_listed_counted_and_kicked",
+        loaded::sessions_that_were_loaded_are_listed_counted_and_kicked,
+    ),
+    ("sessions_that_cannot_be_known_are_not_denied", loaded::sessions_that_cannot_be_known_are_not_denied),
+    (
+        "only_gateways_with_certificate_and_token_are_answered",
+        trust::only_gateways_with_certificate_and_token_are_answered,
+    ),
+    ("a_door_that_would_stand_open_stops_the_start", trust::a_door_that_would_stand_open_stops_the_start),
+    ("no_panic_reaches_the_broker", defect::no_panic_reaches_the_broker),
 ];
 
 const NODE: &str = "guarded@127.0.0.1";
 
 fn gateway(broker: &Mosquitto) -> Gateway {
     let gateway = Gateway::start(&[broker.agent.unwrap()], &[]);
+    await_answer(&gateway);
+    gateway
+}
+
+fn await_answer(gateway: &Gateway) {
     eventually("an agent that answers", || {
         let answer = gateway.get("/clients?_limit=0");
         if answer.status == 200 { Ok(()) } else { Err(String::from_utf8_lossy(&answer.body).into_owned()) }
     });
-    gateway
 }
 
 /// A broker with users and topics of its own.
@@ -96,6 +116,16 @@ fn nobody_gets_in_as_the_plugin(_: &mut World) {
         assert!(is_refused(&broker, &login("other", "rollcall-agent", password)), "{password:?}");
     }
     assert!(Client::connect(broker.mqtt, &login("kept", "ada", "right").keep_session()).session_present);
+}
+
+fn the_version_is_the_brokers_own(world: &mut World) {
+    let help = Command::new(Mosquitto::program().unwrap()).arg("-h").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let version = help.lines().next().unwrap().strip_prefix("mosquitto version ").unwrap();
+    eventually("the broker's version", || {
+        let node = world.told_node();
+        if node["broker_version"] == version { Ok(()) } else { Err(node.to_string()) }
+    });
 }
 
 fn a_reload_of_the_configuration_changes_nothing(_: &mut World) {

@@ -49,6 +49,18 @@ impl Outside for Secure {
         self.rabbitmq.zone()
     }
 
+    fn other_zone(&self) -> (&str, (String, String)) {
+        self.rabbitmq.other_zone()
+    }
+
+    fn connect_otherwise(&self) -> TcpStream {
+        self.rabbitmq.connect_otherwise()
+    }
+
+    fn shows_port(&self, port: u16) -> bool {
+        self.rabbitmq.shows_port(port)
+    }
+
     fn secrets(&self) -> Vec<String> {
         self.rabbitmq.secrets()
     }

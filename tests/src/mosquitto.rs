@@ -30,18 +30,19 @@ pub struct Mosquitto {
     child: Child,
 }
 
-/// Where the broker is, if it is installed. Debian has it where only root's path looks.
-fn program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("mosquitto")).find(|path| path.is_file())
-}
-
 impl Mosquitto {
+    /// Where the broker is, if it is installed. Debian has it where only root's path looks.
+    #[must_use]
+    pub fn program() -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+        folders.map(|folder| folder.join("mosquitto")).find(|path| path.is_file())
+    }
+
     /// Whether it is installed.
     #[must_use]
     pub fn is_installed() -> bool {
-        program().is_some()
+        Self::program().is_some()
     }
 
     /// Starts one on a free port; with the agent, if a node's name is given, on another. The lines stand in its
@@ -51,12 +52,21 @@ impl Mosquitto {
     /// If it does not come up, with the end of its log.
     #[must_use]
     pub fn start(node: Option<&str>, lines: &[&str]) -> Self {
+        Self::start_with(node, lines, &[])
+    }
+
+    /// As [`start`](Self::start), with more in its environment.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    #[must_use]
+    pub fn start_with(node: Option<&str>, lines: &[&str], environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder for the broker");
         let mqtt = free_address();
         let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         let node = node.map(str::to_owned);
         write_configuration(&folder, mqtt, node.as_deref(), None, &lines);
-        let child = spawn(&folder);
+        let child = spawn(&folder, environment);
         let mut broker = Self { mqtt, agent: None, node, lines, folder, child };
         broker.await_start();
         broker
@@ -78,7 +88,7 @@ impl Mosquitto {
             Some(agent),
             &["per_listener_settings true".to_owned()],
         );
-        let child = spawn(&folder);
+        let child = spawn(&folder, &[]);
         // What the agent has to say is written in the time that it does not get.
         let mut broker = Self { mqtt, agent: None, node: None, lines: Vec::new(), folder, child };
         broker.await_start();
@@ -96,7 +106,7 @@ impl Mosquitto {
         let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
         let mqtt = free_address();
         write_configuration(&folder, mqtt, Some("refused@127.0.0.1"), None, &lines);
-        let child = spawn(&folder);
+        let child = spawn(&folder, &[]);
         let mut broker = Self { mqtt, agent: None, node: None, lines, folder, child };
         eventually("the end of a broker that cannot start", || {
             if broker.is_running() { Err(broker.log()) } else { Ok(broker.log()) }
@@ -109,9 +119,31 @@ impl Mosquitto {
     /// As [`start`](Self::start).
     pub fn restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// Asks it to end, has it save what it keeps, and starts it again on the same addresses.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start), and if it does not end.
+    pub fn restart_in_order(&mut self) {
+        self.ask_to_end();
+        eventually("the end of Mosquitto", || if self.is_running() { Err(self.log()) } else { Ok(()) });
+        self.start_again();
+    }
+
+    fn start_again(&mut self) {
         write_configuration(&self.folder, self.mqtt, self.node.as_deref(), self.agent, &self.lines);
-        self.child = spawn(&self.folder);
+        self.child = spawn(&self.folder, &[]);
         self.await_start();
+    }
+
+    /// Asks it to end (SIGTERM).
+    ///
+    /// # Panics
+    /// If it has ended.
+    pub fn ask_to_end(&self) {
+        self.signal(Signal::TERM);
     }
 
     /// Asks it to read its configuration again (SIGHUP).
@@ -119,8 +151,12 @@ impl Mosquitto {
     /// # Panics
     /// If it has ended.
     pub fn reload(&self) {
+        self.signal(Signal::HUP);
+    }
+
+    fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).expect("a process id");
-        kill_process(pid, Signal::HUP).expect("SIGHUP");
+        kill_process(pid, signal).expect("a process that can be signalled");
     }
 
     /// Ends it as a crash would.
@@ -227,12 +263,13 @@ fn write_configuration(
     std::fs::write(folder.path().join("mosquitto.conf"), text).expect("a configuration can be written");
 }
 
-fn spawn(folder: &TempDir) -> Child {
+fn spawn(folder: &TempDir, environment: &[(&str, &str)]) -> Child {
     let log = File::create(folder.path().join("log")).expect("a file for the log");
-    let program = program().expect("mosquitto is installed (Debian: mosquitto)");
+    let program = Mosquitto::program().expect("mosquitto is installed (Debian: mosquitto)");
     Command::new(program)
         .arg("-c")
         .arg(folder.path().join("mosquitto.conf"))
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)

@@ -12,7 +12,7 @@ use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::plugin::Shared;
+use crate::plugin::{Gap, Shared};
 use crate::table::Standing;
 use crate::takeover;
 
@@ -24,6 +24,13 @@ const LONGEST_KICK: Duration = Duration::from_secs(4);
 
 /// How long the first round of the broker's loop is waited for, until it is said that there is none.
 const FIRST_TICK: Duration = Duration::from_secs(5);
+
+/// What the plugin interface says of the broker's version: as much as that it has this interface.
+const UNKNOWN_VERSION: &str = "2.x";
+
+/// What is said where clients log in past the plugins.
+const UNSEEN: &str = "clients that log in by certificate or enhanced authentication are seen from their first message on: \
+                      more may be connected than are listed";
 
 /// How often it is looked whether a connection that is being closed has gone. Those over WebSocket go when the other
 /// side has been told.
@@ -44,8 +51,7 @@ impl MosquittoBroker {
         );
         let info = BrokerInfo {
             kind: "mosquitto",
-            // The plugin interface has no call for it; that is the interface's.
-            version: "2.x".to_owned(),
+            version: UNKNOWN_VERSION.to_owned(),
             capabilities,
             mqtt_addresses: mqtt_address.iter().map(ToString::to_string).collect(),
         };
@@ -90,10 +96,23 @@ impl MosquittoBroker {
 #[async_trait]
 impl Broker for MosquittoBroker {
     fn info(&self) -> BrokerInfo {
-        self.info.clone()
+        let mut info = self.info.clone();
+        if let Some(version) = self.shared.version.get() {
+            info.version.clone_from(version);
+        }
+        info
     }
 
     async fn follow(&self, changes: mpsc::Sender<ClientChange>) -> Result<(), BrokerError> {
+        // A list that lacks sessions would be no answer, nor would "not found" of one of them.
+        if let Some(Gap::Loaded(reason)) = &self.shared.gap {
+            let message =
+                format!("the sessions that the broker has loaded at its start are not known: {reason}");
+            if changes.send(ClientChange::BrokerFailed(message)).await.is_ok() {
+                changes.closed().await;
+            }
+            return Ok(());
+        }
         // Without ticks nobody is seen to connect, and an empty list would be no answer.
         while timeout(FIRST_TICK, self.shared.first_tick()).await.is_err() {
             let message = "the broker gives its plugins no ticks, as it does with per_listener_settings true: expected false";
@@ -105,7 +124,15 @@ impl Broker for MosquittoBroker {
         if send_resync(&changes, all).await.is_err() {
             return Ok(());
         }
+        let mut is_said = false;
         loop {
+            let may_lack = self.shared.gap.is_some() || self.shared.table().has_unseen();
+            if may_lack && !std::mem::replace(&mut is_said, true) {
+                // The next agreement, which would take it back, is that of another process.
+                if changes.send(ClientChange::BrokerFailed(UNSEEN.to_owned())).await.is_err() {
+                    return Ok(());
+                }
+            }
             let news = self.shared.table().changes(ROWS_A_LOCK);
             if news.is_empty() {
                 tokio::select! {

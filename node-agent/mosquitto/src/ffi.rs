@@ -155,9 +155,9 @@ impl BrokerCalls for Calls<'_> {
             clientid,
             username: self.text(self.0.client_username, client),
             address: address.and_then(|address| address.parse::<IpAddr>().ok()),
-            protocol: u32::try_from(self.number(self.0.client_protocol_version, client)).unwrap_or_default(),
+            protocol: u32::try_from(self.number(self.0.client_protocol_version, client)).ok(),
             keepalive: u32::try_from(self.number(self.0.client_keepalive, client)).ok(),
-            clean_start,
+            clean_start: Some(clean_start),
         })
     }
 
@@ -233,7 +233,7 @@ pub(crate) unsafe extern "C" fn mosquitto_plugin_init(
             return MOSQ_ERR_UNKNOWN;
         }
     };
-    guarded(&api, MOSQ_ERR_UNKNOWN, || {
+    guarded(&api, "init", MOSQ_ERR_UNKNOWN, || {
         // SAFETY: the caller's word.
         let options = unsafe { read_options(options, option_count) };
         let plugin = match Plugin::start(&options, Lines::default()) {
@@ -274,7 +274,7 @@ pub(crate) unsafe extern "C" fn mosquitto_plugin_cleanup(
     }
     // SAFETY: made by `mosquitto_plugin_init`, given up by the broker.
     let loaded = unsafe { Box::from_raw(userdata.cast::<Loaded>()) };
-    guarded(&loaded.api, MOSQ_ERR_SUCCESS, || {
+    guarded(&loaded.api, "cleanup", MOSQ_ERR_SUCCESS, || {
         for (event, callback) in EVENTS {
             // Of one that was refused the broker says that there is none.
             // SAFETY: as when it was registered.
@@ -308,7 +308,7 @@ unsafe extern "C" fn on_login(_event: c_int, data: *mut c_void, userdata: *mut c
     let loaded = unsafe { &*userdata.cast::<Loaded>() };
     // SAFETY: as above.
     let event = unsafe { &*data.cast::<BasicAuth>() };
-    guarded(&loaded.api, MOSQ_ERR_PLUGIN_DEFER, || {
+    guarded(&loaded.api, "login", MOSQ_ERR_PLUGIN_DEFER, || {
         let calls = Calls(&loaded.api);
         let handle = Handle(event.client.expose_provenance());
         let facts = calls.facts(handle);
@@ -331,7 +331,7 @@ unsafe extern "C" fn on_message(_event: c_int, data: *mut c_void, userdata: *mut
     let loaded = unsafe { &*userdata.cast::<Loaded>() };
     // SAFETY: as in `on_login`.
     let event = unsafe { &*data.cast::<OfClient>() };
-    guarded(&loaded.api, MOSQ_ERR_SUCCESS, || {
+    guarded(&loaded.api, "message", MOSQ_ERR_SUCCESS, || {
         loaded.plugin.message(Handle(event.client.expose_provenance()), &Calls(&loaded.api));
         MOSQ_ERR_SUCCESS
     })
@@ -342,7 +342,7 @@ unsafe extern "C" fn on_disconnect(_event: c_int, data: *mut c_void, userdata: *
     let loaded = unsafe { &*userdata.cast::<Loaded>() };
     // SAFETY: as in `on_login`.
     let event = unsafe { &*data.cast::<OfClient>() };
-    guarded(&loaded.api, MOSQ_ERR_SUCCESS, || {
+    guarded(&loaded.api, "disconnect", MOSQ_ERR_SUCCESS, || {
         loaded.plugin.disconnected(Handle(event.client.expose_provenance()), &Calls(&loaded.api));
         MOSQ_ERR_SUCCESS
     })
@@ -351,7 +351,7 @@ unsafe extern "C" fn on_disconnect(_event: c_int, data: *mut c_void, userdata: *
 unsafe extern "C" fn on_tick(_event: c_int, _data: *mut c_void, userdata: *mut c_void) -> c_int {
     // SAFETY: as in `on_login`.
     let loaded = unsafe { &*userdata.cast::<Loaded>() };
-    guarded(&loaded.api, MOSQ_ERR_SUCCESS, || {
+    guarded(&loaded.api, "tick", MOSQ_ERR_SUCCESS, || {
         if loaded.plugin.tick(&Calls(&loaded.api)) {
             write_log(loaded);
         }
@@ -371,11 +371,39 @@ fn write_log(loaded: &Loaded) {
     });
 }
 
-/// Does it, or says in the broker's log that it panicked and gives the answer instead.
-fn guarded(api: &Api, answer: c_int, work: impl FnOnce() -> c_int) -> c_int {
+/// Does it, or says in the broker's log that it panicked in this call and gives the answer instead.
+fn guarded(api: &Api, call: &'static str, answer: c_int, work: impl FnOnce() -> c_int) -> c_int {
+    let work = || {
+        #[cfg(debug_assertions)]
+        planted::panic_once(call);
+        work()
+    };
     // Nothing that a panic may leave half done is read afterwards but the table, whose lock says why that does no harm.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        api.log(LOG_ERR, "a defect of the plugin, the broker goes on without this call");
+        api.log(
+            LOG_ERR,
+            &format!("a defect of the plugin in its {call}, the broker goes on without this call"),
+        );
         answer
     })
+}
+
+/// Defects for the tests, which cannot find any: in builds with debug assertions the first call of every kind that
+/// `ROLLCALL_MOSQUITTO_PANICS` names panics.
+#[cfg(debug_assertions)]
+mod planted {
+    use std::sync::{LazyLock, Mutex, PoisonError};
+
+    static CALLS: LazyLock<Mutex<Vec<String>>> = LazyLock::new(|| {
+        let named = std::env::var_os("ROLLCALL_MOSQUITTO_PANICS").unwrap_or_default();
+        Mutex::new(named.to_string_lossy().split(',').map(str::to_owned).collect())
+    });
+
+    pub(super) fn panic_once(call: &str) {
+        let mut calls = CALLS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = calls.iter().position(|named| named == call) {
+            calls.remove(at);
+            panic!("planted in {call}");
+        }
+    }
 }

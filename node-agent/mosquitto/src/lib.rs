@@ -4,7 +4,8 @@
 //! Mosquitto 2.0 has no call that lists its clients and no event for a client that has connected, so the plugin keeps
 //! its own [`table`] out of what it is told: every login is seen before it is decided (`BASIC_AUTH`), and was accepted
 //! if the client is still there when the broker's loop comes round (`TICK`); a client's end is an event of its own
-//! (`DISCONNECT`). docs/brokers.md says field by field what that can tell.
+//! (`DISCONNECT`). Sessions from before the broker's start are read out of the file that the broker has loaded them from
+//! ([`persistence`]), which its [`configuration`] names; if they cannot be known the agent refuses to answer. docs/brokers.md says field by field what that can tell.
 //!
 //! What the plugin promises the broker:
 //! - It decides about nobody. Logins are left to whoever decided before, see [`options::Logins`]; about topics it is not
@@ -18,9 +19,11 @@
 //! [`takeover`] ends the sessions of those who are away.
 
 mod broker;
+mod configuration;
 mod ffi;
 mod log;
 mod options;
+mod persistence;
 mod plugin;
 mod table;
 mod takeover;

@@ -2,19 +2,23 @@
 //! time, starts and ends the agent.
 
 use std::collections::VecDeque;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rollcall_node_agent::run::{RunError, bind, run};
+use nix::unistd::gethostname;
+use rollcall_node_agent::run::{RunError, bind, check_files, run};
 use thiserror::Error;
 use tokio::runtime::Runtime;
 use tokio::sync::{Notify, oneshot, watch};
-use tracing::{error, info};
+use tracing::{debug, error, info, warn};
 
 use crate::broker::MosquittoBroker;
+use crate::configuration::Configuration;
 use crate::log::Lines;
 use crate::options::{InvalidOption, Logins, Options};
+use crate::persistence;
 use crate::table::{BrokerCalls, Facts, Handle, Standing, Table, Verdict};
 
 /// How often there is a round while nothing waits for one, at most. The loop comes round once for every packet of a busy
@@ -49,6 +53,10 @@ pub(crate) enum StartError {
 /// What the two sides share.
 pub(crate) struct Shared {
     table: Mutex<Table>,
+    /// What is not known of the broker's clients.
+    pub(crate) gap: Option<Gap>,
+    /// The broker's, once it is known.
+    pub(crate) version: OnceLock<String>,
     kicks: Mutex<VecDeque<Kick>>,
     /// Something waits in the table to be told.
     pub(crate) news: Notify,
@@ -56,6 +64,59 @@ pub(crate) struct Shared {
     has_ticked: watch::Sender<bool>,
     /// Something waits for a round: a login, the end of a connection, a kick.
     is_awaited: AtomicBool,
+}
+
+/// What is known from the beginning not to be known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Gap {
+    /// The sessions that the broker has loaded, and why.
+    Loaded(String),
+    /// Clients that are known by their certificates, until they send something.
+    Certified,
+}
+
+/// The table of a broker that has just loaded its sessions, and what it lacks.
+fn first_table() -> (Table, Option<Gap>) {
+    let mut table = Table::default();
+    let gap = match load(&mut table) {
+        Ok(true) => Some(Gap::Certified),
+        Ok(false) => None,
+        Err(reason) => Some(Gap::Loaded(reason)),
+    };
+    if let Some(gap) = &gap {
+        warn!(?gap, "not all clients of the broker are known");
+    }
+    (table, gap)
+}
+
+/// Fills the table with the sessions that the broker has loaded. Whether others log in unseen.
+fn load(table: &mut Table) -> Result<bool, String> {
+    let configuration = Configuration::of_this_process()
+        .map_err(|error| format!("the broker's configuration cannot be read as its user: {error}"))?;
+    if let Some(keeper) = &configuration.keeper {
+        return Err(format!("{keeper} keeps them, expected mosquitto's own file"));
+    }
+    if let Some(path) = configuration.persistence_file() {
+        let mut sessions =
+            persistence::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let host = gethostname().map_err(|error| format!("the host's name: {error}"))?;
+        for bridge in configuration.bridges(&host.to_string_lossy()) {
+            sessions.remove(&bridge);
+        }
+        info!(file = %path.display(), sessions = sessions.len(), "the broker has loaded sessions");
+        table.load(sessions, now_ms());
+    }
+    Ok(configuration.has_unseen_logins)
+}
+
+/// The broker's version, which its interface has no call for: its program says it when it is asked for help.
+fn version() -> Option<String> {
+    let mut program = Command::new("/proc/self/exe");
+    let help = program.arg("-h").stdin(Stdio::null()).stderr(Stdio::null()).output();
+    let help = help.inspect_err(|error| debug!(%error, "the broker's version cannot be asked for")).ok()?;
+    let help = String::from_utf8_lossy(&help.stdout);
+    let version = help.lines().next()?.strip_prefix("mosquitto version ")?.split_whitespace().next()?;
+    Some(version.to_owned())
 }
 
 /// A kick that waits for the broker's thread.
@@ -73,9 +134,11 @@ pub(crate) struct Kicked {
 }
 
 impl Shared {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(table: Table, gap: Option<Gap>) -> Self {
         Self {
-            table: Mutex::default(),
+            table: Mutex::new(table),
+            gap,
+            version: OnceLock::new(),
             kicks: Mutex::default(),
             news: Notify::new(),
             has_ticked: watch::Sender::new(false),
@@ -129,8 +192,11 @@ impl Plugin {
     /// Starts the agent. Its address is bound when this returns.
     pub(crate) fn start(options: &[(String, String)], lines: Lines) -> Result<Self, StartError> {
         let Options { logins, mqtt_address, agent: config } = Options::read(options)?;
+        // An agent that found one amiss would end by itself, and leave the broker without.
+        check_files(&config)?;
         lines.begin(&config.log);
-        let shared = Arc::new(Shared::new());
+        let (table, gap) = first_table();
+        let shared = Arc::new(Shared::new(table, gap));
         let runtime = without_signals(|| {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(THREADS)
@@ -138,6 +204,8 @@ impl Plugin {
                 .enable_all()
                 .build()
         })??;
+        let asking = Arc::clone(&shared);
+        runtime.spawn_blocking(move || version().map(|version| asking.version.set(version)));
         let listener = runtime.block_on(bind(&config))?;
         let address = listener.local_addr()?;
         let broker = Arc::new(MosquittoBroker::new(Arc::clone(&shared), mqtt_address));
@@ -239,7 +307,7 @@ impl Plugin {
 
     /// Asks the broker whether it keeps a session that has no connection.
     fn look_at(&self, clientid: &str, session: u64, calls: &dyn BrokerCalls, now_ms: i64) {
-        if self.shared.table().may_ask(clientid, session) {
+        if self.shared.table().may_ask(clientid, session, now_ms) {
             let is_kept = calls.kick(clientid);
             self.shared.table().looked_at(clientid, session, is_kept, now_ms);
         }

@@ -4,18 +4,26 @@
 //! more. What is known of a session outlives its connection: when a connection ends the broker is asked whether it keeps
 //! the session, and again later, in ever longer steps, because it does not say when a session expires.
 //!
+//! Sessions that the broker has loaded at its start are there from the beginning, without a connection. The broker is asked
+//! of one only when it may have expired: to a session that has had no connection yet the question does what the end of a
+//! connection does.
+//!
 //! Client contexts of the broker are known by their address, as a key alone: a [`Handle`]. It is good from the login
 //! until the broker says that the client has gone, and only in the broker's thread.
 
+mod entry;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rollcall_node_agent::broker::{ClientChange, SessionRef};
-use rollcall_proto::address;
-use rollcall_proto::v1::{Client, ConnState, Statistics};
+use rollcall_proto::v1::{Client, Statistics};
+
+use self::entry::{Connection, Entry, Loaded, Session};
+use crate::persistence::Stored;
 
 /// A client context of the broker, while it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,16 +35,17 @@ pub(crate) struct Facts {
     pub(crate) clientid: String,
     pub(crate) username: Option<String>,
     pub(crate) address: Option<IpAddr>,
-    /// The level of CONNECT.
-    pub(crate) protocol: u32,
+    /// The level of CONNECT; `None` of a session that was loaded.
+    pub(crate) protocol: Option<u32>,
     pub(crate) keepalive: Option<u32>,
-    pub(crate) clean_start: bool,
+    /// As `protocol`.
+    pub(crate) clean_start: Option<bool>,
 }
 
 impl Facts {
     /// Whether the session may outlive the connection. What an MQTT 5 client asked for is not told.
     fn may_stay(&self) -> bool {
-        self.protocol >= 5 || !self.clean_start
+        self.protocol.is_none_or(|protocol| protocol >= 5) || self.clean_start == Some(false)
     }
 }
 
@@ -49,39 +58,6 @@ pub(crate) trait BrokerCalls {
     /// Closes the connection under a client id. False if there is neither connection nor session. Of a session
     /// without connection it changes nothing. The end of the connection is an event, which comes within the call.
     fn kick(&self, clientid: &str) -> bool;
-}
-
-/// A session, and what is counted over its life.
-#[derive(Debug)]
-struct Session {
-    clientid: String,
-    /// Never given again.
-    number: u64,
-    created_at_ms: i64,
-    received_messages: AtomicU64,
-    subscriptions: AtomicU64,
-}
-
-/// The present or last connection of a session.
-#[derive(Debug)]
-struct Connection {
-    handle: Handle,
-    facts: Facts,
-    connected_at_ms: i64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    session: Arc<Session>,
-    connection: Connection,
-    /// `None` while connected.
-    away_since_ms: Option<i64>,
-    /// The plugin is about to end it; whoever comes now begins a new one.
-    is_ending: bool,
-    /// Whether the agent has been told of the session.
-    is_reported: bool,
-    /// Whether a change waits to be told.
-    is_queued: bool,
 }
 
 /// What the agent is to be told.
@@ -151,6 +127,48 @@ pub(crate) enum Verdict {
 }
 
 impl Table {
+    /// With the sessions that the broker has loaded at its start, which is now.
+    pub(crate) fn load(&mut self, sessions: BTreeMap<String, Stored>, now_ms: i64) {
+        for (clientid, stored) in sessions {
+            let ask_from_ms = stored.may_be_over_at_ms(now_ms);
+            let Stored { expiry_interval, subscriptions, .. } = stored;
+            self.last_session += 1;
+            let session = Session {
+                clientid: clientid.clone(),
+                number: self.last_session,
+                created_at_ms: None,
+                received_messages: AtomicU64::new(0),
+                subscriptions: AtomicU64::new(subscriptions),
+            };
+            let facts = Facts {
+                clientid: clientid.clone(),
+                username: None,
+                address: None,
+                protocol: None,
+                keepalive: None,
+                clean_start: None,
+            };
+            if let Some(at_ms) = ask_from_ms {
+                self.looks.push(Reverse((
+                    at_ms.saturating_add(SHORTEST_LOOK_MS),
+                    session.number,
+                    clientid.clone(),
+                )));
+            }
+            let entry = Entry {
+                session: Arc::new(session),
+                connection: Connection { handle: None, facts, connected_at_ms: None },
+                loaded: Some(Loaded { expiry_interval, ask_from_ms }),
+                away_since_ms: Some(now_ms),
+                is_ending: false,
+                is_reported: false,
+                is_queued: false,
+            };
+            self.entries.insert(clientid.clone(), entry);
+            self.changed(&clientid);
+        }
+    }
+
     /// A login is about to be decided.
     pub(crate) fn authenticating(
         &mut self,
@@ -218,7 +236,8 @@ impl Table {
             return;
         };
         let clientid = session.clientid.clone();
-        let Some(entry) = self.entries.get_mut(&clientid).filter(|entry| entry.connection.handle == handle)
+        let Some(entry) =
+            self.entries.get_mut(&clientid).filter(|entry| entry.connection.handle == Some(handle))
         else {
             return;
         };
@@ -255,13 +274,13 @@ impl Table {
 
     fn connect(&mut self, handle: Handle, facts: Facts, now_ms: i64) {
         let clientid = facts.clientid.clone();
-        let is_resumed = self
-            .entries
-            .get(&clientid)
-            .is_some_and(|entry| !facts.clean_start && !entry.is_ending && entry.connection.facts.may_stay());
-        let connection = Connection { handle, facts, connected_at_ms: now_ms };
+        let is_resumed = self.entries.get(&clientid).is_some_and(|entry| {
+            facts.clean_start == Some(false) && !entry.is_ending && entry.connection.facts.may_stay()
+        });
+        let connection = Connection { handle: Some(handle), facts, connected_at_ms: Some(now_ms) };
         if let Some(entry) = self.entries.get_mut(&clientid).filter(|_| is_resumed) {
             entry.connection = connection;
+            entry.loaded = None;
             entry.away_since_ms = None;
             self.connected.insert(handle, Arc::clone(&entry.session));
         } else {
@@ -270,7 +289,7 @@ impl Table {
             let session = Arc::new(Session {
                 clientid: clientid.clone(),
                 number: self.last_session,
-                created_at_ms: now_ms,
+                created_at_ms: Some(now_ms),
                 received_messages: AtomicU64::new(0),
                 subscriptions: AtomicU64::new(0),
             });
@@ -278,6 +297,7 @@ impl Table {
             let entry = Entry {
                 session,
                 connection,
+                loaded: None,
                 away_since_ms: None,
                 is_ending: false,
                 is_reported: false,
@@ -291,7 +311,9 @@ impl Table {
     /// The session under a client id is over.
     fn end(&mut self, clientid: &str) {
         let Some(entry) = self.entries.remove(clientid) else { return };
-        self.connected.remove(&entry.connection.handle);
+        if let Some(handle) = entry.connection.handle {
+            self.connected.remove(&handle);
+        }
         if entry.is_reported {
             let clientid = clientid.to_owned();
             self.queue.push_back(Queued::Ended(SessionRef { clientid, session: entry.session.number }));
@@ -304,6 +326,11 @@ impl Table {
             entry.is_queued = true;
             self.queue.push_back(Queued::Present(clientid.to_owned()));
         }
+    }
+
+    /// Whether clients may be connected that are not known yet.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.has_unseen
     }
 
     fn unseen(&mut self, clientid: &str) {
@@ -326,17 +353,20 @@ impl Table {
             && *at <= now_ms
             && let Some(Reverse((_, session, clientid))) = self.looks.pop()
         {
-            if self.may_ask(&clientid, session) {
+            if self.may_ask(&clientid, session, now_ms) {
                 due.push((clientid, session));
             }
         }
         due
     }
 
-    /// Whether the broker can be asked of a session: asking about a client that is connected would kick it.
-    pub(crate) fn may_ask(&self, clientid: &str, session: u64) -> bool {
+    /// Whether the broker can be asked of a session: asking about a client that is connected would kick it, and about one
+    /// that was loaded begin the time until it expires.
+    pub(crate) fn may_ask(&self, clientid: &str, session: u64, now_ms: i64) -> bool {
+        let is_believed = |loaded: Loaded| loaded.ask_from_ms.is_none_or(|from_ms| now_ms < from_ms);
         !self.has_unseen
             && self.standing(clientid, session) == Standing::Away
+            && !self.entries.get(clientid).and_then(|entry| entry.loaded).is_some_and(is_believed)
             && !self.pending.iter().any(|(_, facts)| facts.clientid == clientid)
             && !self.own.values().any(|own| own == clientid)
     }
@@ -446,7 +476,11 @@ impl Table {
         Some(Statistics {
             subscriptions_cnt: Some(entry.session.subscriptions.load(Ordering::Relaxed)),
             max_subscriptions: Some(0),
-            recv_msg: Some(entry.session.received_messages.load(Ordering::Relaxed)),
+            // What it has sent before the broker's start nobody has counted.
+            recv_msg: entry
+                .session
+                .created_at_ms
+                .map(|_| entry.session.received_messages.load(Ordering::Relaxed)),
             ..Statistics::default()
         })
     }
@@ -460,31 +494,6 @@ impl Table {
 
 /// The user name under which the plugin connects to its own broker.
 pub(crate) const OWN_USER: &str = "rollcall-agent";
-
-impl Entry {
-    fn client(&self) -> Client {
-        let Connection { facts, connected_at_ms, .. } = &self.connection;
-        let is_away = self.away_since_ms.is_some();
-        let conn_state = if is_away { ConnState::Disconnected } else { ConnState::Connected };
-        Client {
-            clientid: facts.clientid.clone(),
-            session: self.session.number,
-            username: facts.username.clone(),
-            proto_name: Some(if facts.protocol == 3 { "MQIsdp" } else { "MQTT" }.to_owned()),
-            proto_ver: Some(facts.protocol),
-            ip_address: facts.address.map(address::to_wire).unwrap_or_default(),
-            keepalive: facts.keepalive,
-            clean_start: Some(facts.clean_start),
-            // Of any other session the broker does not say how long it keeps it.
-            expiry_interval: (!facts.may_stay()).then_some(0),
-            conn_state: conn_state.into(),
-            connected_at_ms: Some(*connected_at_ms),
-            disconnected_at_ms: self.away_since_ms,
-            created_at_ms: Some(self.session.created_at_ms),
-            ..Client::default()
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

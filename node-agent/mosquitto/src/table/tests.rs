@@ -3,6 +3,8 @@
 
 use std::cell::RefCell;
 
+use rollcall_proto::v1::ConnState;
+
 use super::*;
 
 /// A client context: what is known of it until it is freed.
@@ -45,9 +47,9 @@ fn facts(clientid: &str, protocol: u32, clean_start: bool) -> Facts {
         clientid: clientid.to_owned(),
         username: Some("u".to_owned()),
         address: Some(IpAddr::from([10, 0, 0, 1])),
-        protocol,
+        protocol: Some(protocol),
         keepalive: Some(60),
-        clean_start,
+        clean_start: Some(clean_start),
     }
 }
 
@@ -257,7 +259,64 @@ fn once_clients_come_in_unseen_nobody_is_asked_about_any_more() {
     scene.disconnect(kept, true);
     scene.tick();
     assert_eq!(scene.told(), ["~kept 1"]);
-    assert!(!scene.table.may_ask("kept", 1));
+    assert!(!scene.table.may_ask("kept", 1, i64::MAX));
+}
+
+/// The broker has loaded these, of so many seconds each.
+fn load(scene: &mut Scene, sessions: &[(&str, u32)]) {
+    let stored = |&(clientid, expiry_interval): &(&str, u32)| {
+        scene.broker.sessions.borrow_mut().insert(clientid.to_owned(), None);
+        let stored = Stored { expiry_interval, subscriptions: 3, ..Stored::default() };
+        (clientid.to_owned(), stored)
+    };
+    scene.table.load(sessions.iter().map(stored).collect(), scene.now_ms);
+}
+
+#[test]
+fn sessions_that_were_loaded_are_there_from_the_beginning_and_of_their_past_nothing_is_made_up() {
+    let mut scene = Scene { now_ms: 5_000, ..Scene::default() };
+    load(&mut scene, &[("a", u32::MAX), ("b", 60)]);
+    scene.connect(facts("c", 4, true));
+    let rows = scene.table.all();
+    assert_eq!((rows.len(), scene.told().len()), (3, 0));
+    let row = rows.into_iter().find(|row| row.clientid == "b").unwrap();
+    assert_eq!(
+        (row.username.as_deref(), row.expiry_interval, row.conn_state()),
+        (None, Some(60), ConnState::Disconnected)
+    );
+    assert_eq!((row.proto_ver, row.proto_name, row.clean_start, row.keepalive), (None, None, None, None));
+    assert_eq!((row.created_at_ms, row.connected_at_ms, row.disconnected_at_ms), (None, None, None));
+    let figures = scene.table.statistics("b", row.session).unwrap();
+    assert_eq!((figures.subscriptions_cnt, figures.recv_msg), (Some(3), None));
+    // It comes back: the same session, of which only the connection is known.
+    let back = scene.connect(facts("b", 5, false));
+    let told = scene.table.changes(10);
+    let [ClientChange::Present(row)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((row.proto_ver, row.clean_start, row.expiry_interval), (Some(5), Some(false), None));
+    assert_eq!((row.created_at_ms, row.connected_at_ms), (None, Some(5_000)));
+    scene.disconnect(back, true);
+    scene.tick();
+    scene.connect(facts("a", 4, true));
+    assert_eq!(scene.told(), ["~b 2", "-a 1", "+a 4"]);
+}
+
+#[test]
+fn of_a_loaded_session_the_broker_is_asked_only_when_it_may_have_expired() {
+    let mut scene = Scene::default();
+    load(&mut scene, &[("ever", u32::MAX), ("minute", 60)]);
+    scene.told();
+    scene.broker.sessions.borrow_mut().clear();
+    assert!(!scene.table.may_ask("minute", 2, 59_999), "a kick does not ask either");
+    scene.now_ms = 60_000 + SHORTEST_LOOK_MS - 1;
+    scene.tick();
+    assert_eq!(scene.told(), [""; 0]);
+    scene.now_ms += 1;
+    scene.tick();
+    assert_eq!(scene.told(), ["-minute 2"]);
+    scene.now_ms = i64::MAX / 2;
+    scene.tick();
+    assert_eq!(scene.told(), [""; 0]);
+    assert!(!scene.table.may_ask("ever", 1, i64::MAX));
 }
 
 #[test]

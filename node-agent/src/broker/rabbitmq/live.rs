@@ -234,9 +234,7 @@ fn row(figures: Figures, traffic: Option<&Traffic>, passed: Option<Counts>) -> S
             .or(traffic.map(|it| it.received_bytes))
             .or(connection.and_then(|it| it.recv_oct)),
         recv_cnt: traffic.map(|it| it.received_segments).or(connection.and_then(|it| it.recv_cnt)),
-        recv_msg: passed
-            .and_then(|it| it.received_messages)
-            .or(counted.map(|channels| channels.published)),
+        recv_msg: passed.and_then(|it| it.received_messages).or(counted.map(|channels| channels.published)),
         recv_pkt: passed.and_then(|it| it.received_packets),
         send_oct: passed
             .map(|it| it.sent_octets)
