@@ -53,7 +53,7 @@ pub(super) async fn run(asking: &Asking, clients: Clients) -> Result<Exit, Failu
     }
     let rows = Rows::new(&clients.output, fields);
     if clients.all {
-        walk(asking, rows, parameters).await
+        walk(asking, &clients, rows, parameters).await
     } else {
         page(asking, &clients, rows, parameters).await
     }
@@ -97,7 +97,7 @@ async fn page(
             }
             (..) => {}
         }
-        if meta.get("consistent").is_some_and(|consistent| *consistent == false) {
+        if !is_consistent(&meta) {
             warn("clients came and went while this page was read: one may be missing or on two pages");
         }
     }
@@ -112,13 +112,26 @@ fn counted(meta: &Object) -> String {
     format!("{at_least}{count} {clients}")
 }
 
-/// All pages by cursor. A node that fails one of them is missing in the whole.
-async fn walk(asking: &Asking, mut rows: Rows, mut parameters: Vec<Parameter>) -> Result<Exit, Failure> {
+/// Whether a page is of one state of each node.
+fn is_consistent(meta: &Object) -> bool {
+    meta.get("consistent").is_none_or(|consistent| *consistent != false)
+}
+
+/// All pages by cursor. A node that fails one of them is missing in the whole, and nodes that changed under one of them
+/// changed under the whole.
+async fn walk(
+    asking: &Asking,
+    clients: &Clients,
+    mut rows: Rows,
+    mut parameters: Vec<Parameter>,
+) -> Result<Exit, Failure> {
     let mut nodes: Option<Nodes> = None;
+    let mut all_consistent = true;
     parameters.push(("_cursor", String::new()));
     loop {
         let Answer { mut meta, data } = asking.api.get("/clients", &parameters).await?;
         rows.page(&data)?;
+        all_consistent &= is_consistent(&meta);
         if let Some(page) = meta.nodes() {
             nodes.get_or_insert_with(|| page.clone()).join(page);
         }
@@ -128,7 +141,13 @@ async fn walk(asking: &Asking, mut rows: Rows, mut parameters: Vec<Parameter>) -
             if let Some(nodes) = nodes.as_ref().and_then(|nodes| serde_json::to_value(nodes).ok()) {
                 meta.set("nodes", nodes);
             }
+            meta.set("consistent", all_consistent.into());
             rows.end(&meta)?;
+            if !all_consistent && matches!(clients.output.format, Format::Table | Format::Wide) {
+                warn(
+                    "nodes changed while a page was read: a client that reconnected may be missing or shown twice",
+                );
+            }
             return Ok(asking.completeness(nodes.as_ref()));
         }
         if let Some((_, value)) = parameters.last_mut() {
