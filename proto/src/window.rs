@@ -62,12 +62,12 @@ impl<T> Window<T> {
     {
         let first = self.last - self.items.len() as u64;
         let skip = usize::try_from(number.saturating_sub(first)).unwrap_or(usize::MAX);
-        let (mut items, mut left) = (Vec::new(), most_bytes);
+        let (mut items, mut taken) = (Vec::new(), 0);
         for (item, bytes) in self.items.iter().skip(skip).take(most) {
-            if *bytes > left && !items.is_empty() {
+            taken += bytes;
+            if taken > most_bytes && !items.is_empty() {
                 break;
             }
-            left = left.saturating_sub(*bytes);
             items.push(item.clone());
         }
         Since { items, lost: first.saturating_sub(number) }
