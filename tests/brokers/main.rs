@@ -8,8 +8,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod documented;
 mod mixed;
 mod mosquitto;
+mod mqtt_5;
 mod nats;
 mod rabbitmq;
 mod secure_front;
@@ -25,7 +27,7 @@ use rollcall_tests::brokers::Kind;
 
 use crate::mixed::Mixed;
 use crate::suite::Step;
-use crate::world::World;
+use crate::world::{MQTT_5, World, levels};
 
 /// The cluster of all brokers, where brokers' names stand.
 const MIXED: &str = "mixed";
@@ -73,9 +75,10 @@ fn steps(kind: Kind) -> Vec<(&'static str, Step)> {
         Kind::Mosquitto => [&mosquitto::STEPS, &[]],
         Kind::Rabbitmq => [&rabbitmq::STEPS, &secure_front::STEPS],
         Kind::Nats | Kind::NatsNewer => [&nats::STEPS, &[]],
-        Kind::Embedded => [&[], &[]],
+        Kind::Embedded => [&documented::STEPS, &[]],
     };
-    own.into_iter().flatten().chain(&suite::STEPS).copied().collect()
+    let by_mqtt_5: &[_] = if levels(kind).contains(&MQTT_5) { &mqtt_5::STEPS } else { &[] };
+    own.into_iter().flatten().chain(by_mqtt_5).chain(&suite::STEPS).copied().collect()
 }
 
 /// Runs a broker's steps, and gives it back for the cluster of all.

@@ -5,15 +5,17 @@ use rollcall_tests::wait::{eventually, within};
 use serde_json::{Value, json};
 use std::time::Duration;
 
+use crate::documented::fields_are_told_as_the_capabilities_say;
 use crate::world::World;
 
 /// One thing that a broker and its agent must do.
 pub(crate) type Step = fn(&mut World);
 
 /// In this order: those that restart something come last.
-pub(crate) const STEPS: [(&str, Step); 17] = [
+pub(crate) const STEPS: [(&str, Step); 18] = [
     ("a_client_is_listed_as_it_connected", a_client_is_listed_as_it_connected),
     ("figures_are_told_as_the_capabilities_say", figures_are_told_as_the_capabilities_say),
+    ("fields_are_told_as_the_capabilities_say", fields_are_told_as_the_capabilities_say),
     ("filters_find_the_client", filters_find_the_client),
     ("what_a_client_does_changes_its_row", what_a_client_does_changes_its_row),
     ("many_clients_are_listed_once_each", many_clients_are_listed_once_each),
@@ -58,7 +60,7 @@ const FIGURES: [&str; 20] = [
     "reductions",
 ];
 
-fn a_client_is_listed_as_it_connected(world: &mut World) {
+pub(crate) fn a_client_is_listed_as_it_connected(world: &mut World) {
     let client = world.clean("listed");
     let row = world.gateway.row("listed");
     let login = world.login(Connect::new(4, "listed"));
@@ -70,7 +72,7 @@ fn a_client_is_listed_as_it_connected(world: &mut World) {
         ("username", json!(login.username.as_deref().unwrap_or("undefined"))),
         ("zone", json!(world.zone())),
         ("proto_name", json!("MQTT")),
-        ("proto_ver", json!(4)),
+        ("proto_ver", json!(world.level)),
         ("ip_address", json!(address.ip().to_string())),
         ("connected", json!(true)),
     ] {
@@ -91,7 +93,7 @@ fn a_client_is_listed_as_it_connected(world: &mut World) {
     world.await_gone("listed");
 }
 
-fn figures_are_told_as_the_capabilities_say(world: &mut World) {
+pub(crate) fn figures_are_told_as_the_capabilities_say(world: &mut World) {
     let mut client = world.persistent("figures");
     client.subscribe("figures/in", 1);
     client.publish("figures/in", 0, b"12345");
@@ -121,7 +123,7 @@ fn figures_are_told_as_the_capabilities_say(world: &mut World) {
     world.forget("figures");
 }
 
-fn filters_find_the_client(world: &mut World) {
+pub(crate) fn filters_find_the_client(world: &mut World) {
     let client = world.clean("filter-one");
     let _other = world.clean("filter-two");
     world.gateway.row("filter-one");
@@ -147,15 +149,15 @@ fn filters_find_the_client(world: &mut World) {
     assert_eq!(list("zone=elsewhere"), [] as [&str; 0]);
     assert_eq!(list(&format!("ip_address={ip}")), both);
     assert_eq!(list("ip_address=192.0.2.1"), [] as [&str; 0]);
-    assert_eq!(list("proto_ver=4"), both);
-    assert_eq!(list("proto_ver=5"), [] as [&str; 0]);
+    assert_eq!(list(&format!("proto_ver={}", world.level)), both);
+    assert_eq!(list(&format!("proto_ver={}", 9 - world.level)), [] as [&str; 0]);
     if let Some(username) = username {
         assert_eq!(list(&format!("username={username}")), both);
         assert_eq!(list("username=nobody"), [] as [&str; 0]);
     }
 }
 
-fn what_a_client_does_changes_its_row(world: &mut World) {
+pub(crate) fn what_a_client_does_changes_its_row(world: &mut World) {
     let mut client = world.persistent("busy");
     world.gateway.row("busy");
     for (number, filter) in (1..).zip(["busy/a", "busy/+/b", "busy/#"]) {
@@ -305,7 +307,7 @@ fn who_does_not_speak_mqtt_is_nobody(world: &mut World) {
     drop(stranger);
 }
 
-fn a_clean_session_ends_with_its_connection(world: &mut World) {
+pub(crate) fn a_clean_session_ends_with_its_connection(world: &mut World) {
     let mut polite = world.clean("polite");
     polite.subscribe("t", 1);
     let mut rude = world.clean("rude");
@@ -318,7 +320,7 @@ fn a_clean_session_ends_with_its_connection(world: &mut World) {
     world.await_gone("rude");
 }
 
-fn an_offline_session_is_listed_and_comes_back(world: &mut World) {
+pub(crate) fn an_offline_session_is_listed_and_comes_back(world: &mut World) {
     if !world.can("offline-sessions") {
         return;
     }
@@ -353,7 +355,7 @@ fn an_offline_session_is_listed_and_comes_back(world: &mut World) {
     world.await_gone("sleeper");
 }
 
-fn a_takeover_is_one_row(world: &mut World) {
+pub(crate) fn a_takeover_is_one_row(world: &mut World) {
     let mut first = world.clean("taken");
     world.gateway.row("taken");
     let second = world.clean("taken");
@@ -377,7 +379,7 @@ fn kick(world: &World, clientid: &str) {
     assert_gone(world, clientid);
 }
 
-fn a_kick_ends_connection_and_session(world: &mut World) {
+pub(crate) fn a_kick_ends_connection_and_session(world: &mut World) {
     let mut bystander = world.persistent("bystander");
     bystander.subscribe("still/there", 1);
     world.gateway.row("bystander");
@@ -405,7 +407,7 @@ fn a_kick_ends_connection_and_session(world: &mut World) {
     kick(world, "bystander");
 }
 
-fn a_kick_ends_an_offline_session(world: &mut World) {
+pub(crate) fn a_kick_ends_an_offline_session(world: &mut World) {
     if !world.can("offline-sessions") {
         return;
     }
@@ -424,7 +426,7 @@ fn a_kick_ends_an_offline_session(world: &mut World) {
     world.forget("dreamer");
 }
 
-fn a_client_that_comes_back_after_a_kick_stays(world: &mut World) {
+pub(crate) fn a_client_that_comes_back_after_a_kick_stays(world: &mut World) {
     let mut client = world.persistent("stubborn");
     client.subscribe("stubborn/+", 1);
     world.gateway.row_when("stubborn", |row| row["connected"] == true);

@@ -1,6 +1,7 @@
 //! One broker, its agent and a gateway over it.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use rollcall_tests::brokers::{Kind, Outside};
 use rollcall_tests::http::encode;
@@ -12,12 +13,29 @@ use rollcall_tests::written::Written;
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Levels, as CONNECT has them.
+const MQTT_3_1_1: u8 = 4;
+pub(crate) const MQTT_5: u8 = 5;
+
+/// The versions of MQTT that a broker speaks, as levels.
+pub(crate) fn levels(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Embedded | Kind::Mosquitto => &[3, 4, 5],
+        Kind::Rabbitmq => &[3, 4],
+        Kind::Nats | Kind::NatsNewer => &[4],
+    }
+}
+
 /// Everything a step needs.
 pub(crate) struct World {
     pub(crate) kind: Kind,
     pub(crate) gateway: Gateway,
     /// The node's name.
     pub(crate) node: String,
+    /// The version of MQTT that clients speak, as its level.
+    pub(crate) level: u8,
+    /// Whether clients pass the counting front.
+    pub(crate) is_counted: bool,
     processes: Processes,
     /// Of files that the agent reads again when it is started again.
     _folder: Option<TempDir>,
@@ -56,7 +74,7 @@ impl World {
         let agent = Agent::start("counted@127.0.0.1", &arguments);
         let world = Self::over(Kind::Embedded, "counted@127.0.0.1".to_owned(), Processes::Agent(agent));
         assert!(world.can("statistics:send_pkt"), "behind the front that is known");
-        Self { _folder: Some(folder), ..world }
+        Self { is_counted: true, _folder: Some(folder), ..world }
     }
 
     /// Around a broker that has been started, if it has a process of its own.
@@ -77,7 +95,8 @@ impl World {
 
     fn over(kind: Kind, node: String, processes: Processes) -> Self {
         let gateway = Gateway::start(&[processes.agent_address()], &[]);
-        let world = Self { kind, gateway, node, processes, _folder: None };
+        let world =
+            Self { kind, gateway, node, level: MQTT_3_1_1, is_counted: false, processes, _folder: None };
         world.await_agreement();
         world
     }
@@ -136,14 +155,22 @@ impl World {
         self.outside().map(Outside::secrets).unwrap_or_default()
     }
 
+    /// Goes through a step with clients of MQTT 5.
+    pub(crate) fn by_mqtt_5(&mut self, step: fn(&mut Self)) {
+        self.level = MQTT_5;
+        let outcome = catch_unwind(AssertUnwindSafe(|| step(self)));
+        self.level = MQTT_3_1_1;
+        outcome.unwrap_or_else(|failure| resume_unwind(failure));
+    }
+
     /// A client with a clean session.
     pub(crate) fn clean(&self, clientid: &str) -> Client {
-        Client::connect(self.mqtt(), &self.login(Connect::new(4, clientid)))
+        Client::connect(self.mqtt(), &self.login(Connect::new(self.level, clientid)))
     }
 
     /// One that takes up, and leaves behind, a session.
     pub(crate) fn persistent(&self, clientid: &str) -> Client {
-        Client::connect(self.mqtt(), &self.login(Connect::new(4, clientid).keep_session()))
+        Client::connect(self.mqtt(), &self.login(Connect::new(self.level, clientid).keep_session()))
     }
 
     /// A client in the other zone of a broker that has zones.
@@ -250,10 +277,12 @@ impl Side {
     /// Of one that may never agree.
     pub(crate) fn start_without_agreement(kind: Kind, name: &str, arguments: &[String]) -> Self {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let agent = Agent::start(
-            &format!("{name}@127.0.0.1"),
-            &[&["--broker", kind.name()], &arguments[..]].concat(),
-        );
+        let name = format!("{name}@127.0.0.1");
+        Self::of(Agent::start(&name, &[&["--broker", kind.name()], &arguments[..]].concat()))
+    }
+
+    /// A gateway over an agent alone, when it has told its name.
+    pub(crate) fn of(agent: Agent) -> Self {
         let gateway = Gateway::start(&[agent.process.address], &[]);
         let side = Self { agent, gateway };
         eventually("word of the agent's name", || {

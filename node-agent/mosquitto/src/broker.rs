@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rollcall_node_agent::broker::{
-    Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync,
+    Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities, send_resync,
 };
+use rollcall_proto::SortField;
 use rollcall_proto::v1::Statistics;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -36,6 +37,14 @@ const UNSEEN: &str = "clients that log in by certificate or enhanced authenticat
 /// side has been told.
 const CLOSING: Duration = Duration::from_millis(50);
 
+/// What the broker does not let its plugins see.
+const UNKNOWN: [SortField; 4] =
+    [SortField::Zone, SortField::Port, SortField::IsBridge, SortField::Mountpoint];
+
+/// What is counted, and known.
+const FIGURES: [SortField; 3] =
+    [SortField::SubscriptionsCnt, SortField::MaxSubscriptions, SortField::RecvMsg];
+
 /// Mosquitto, from inside.
 pub(crate) struct MosquittoBroker {
     info: BrokerInfo,
@@ -45,14 +54,10 @@ pub(crate) struct MosquittoBroker {
 
 impl MosquittoBroker {
     pub(crate) fn new(shared: Arc<Shared>, mqtt_address: Option<SocketAddr>) -> Self {
-        let mut capabilities = vec!["kick".to_owned(), "offline-sessions".to_owned()];
-        capabilities.extend(
-            ["subscriptions_cnt", "max_subscriptions", "recv_msg"].map(|name| format!("statistics:{name}")),
-        );
         let info = BrokerInfo {
             kind: "mosquitto",
             version: UNKNOWN_VERSION.to_owned(),
-            capabilities,
+            capabilities: capabilities(&["kick", "offline-sessions"], &UNKNOWN, &FIGURES),
             mqtt_addresses: mqtt_address.iter().map(ToString::to_string).collect(),
         };
         Self { info, shared, mqtt_address }

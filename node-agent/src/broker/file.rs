@@ -75,7 +75,7 @@ impl FileBroker {
             kind: "file",
             version: env!("CARGO_PKG_VERSION").to_owned(),
             // Whatever a line holds.
-            capabilities: capabilities(&["kick", "offline-sessions"], &SortField::LIVE),
+            capabilities: capabilities(&["kick", "offline-sessions"], &[], &SortField::LIVE),
             mqtt_addresses: Vec::new(),
         };
         let state = State { table, read: Some((clients, fingerprint)), kicked: None };

@@ -126,14 +126,33 @@ pub struct BrokerInfo {
     pub mqtt_addresses: Vec<String>,
 }
 
-/// Names of abilities, and of the live figures that a broker tells, as they stand in [`BrokerInfo::capabilities`].
+/// What a broker may not tell of a client's identity. It tells of every client under which id it is, and whether it is
+/// connected.
+pub const MAY_BE_UNKNOWN: [SortField; 14] = [
+    SortField::Username,
+    SortField::Zone,
+    SortField::ProtoName,
+    SortField::ProtoVer,
+    SortField::IpAddress,
+    SortField::Port,
+    SortField::IsBridge,
+    SortField::Mountpoint,
+    SortField::Keepalive,
+    SortField::CleanStart,
+    SortField::ExpiryInterval,
+    SortField::ConnectedAt,
+    SortField::DisconnectedAt,
+    SortField::CreatedAt,
+];
+
+/// Names of abilities, of what is told of a client's identity, which is all but the fields that are unknown of every one,
+/// and of the live figures that are told, as they stand in [`BrokerInfo::capabilities`].
 #[must_use]
-pub fn capabilities(abilities: &[&str], figures: &[SortField]) -> Vec<String> {
-    let name = |figure: &SortField| {
-        let name = figure.as_str_name();
-        format!("statistics:{}", name.strip_prefix("SORT_FIELD_").unwrap_or(name).to_lowercase())
-    };
-    abilities.iter().map(ToString::to_string).chain(figures.iter().map(name)).collect()
+pub fn capabilities(abilities: &[&str], unknown: &[SortField], figures: &[SortField]) -> Vec<String> {
+    let told = MAY_BE_UNKNOWN.iter().filter(|field| !unknown.contains(field));
+    let identity = told.map(|field| format!("identity:{}", field.name()));
+    let figures = figures.iter().map(|figure| format!("statistics:{}", figure.name()));
+    abilities.iter().map(ToString::to_string).chain(identity).chain(figures).collect()
 }
 
 /// A broker node, seen through its adapter.

@@ -60,6 +60,13 @@ use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, cap
 const OF_CONNECTIONS: [SortField; 4] =
     [SortField::RecvOct, SortField::RecvCnt, SortField::SendOct, SortField::SendCnt];
 
+/// What nobody tells of a client.
+const UNKNOWN: [SortField; 3] = [SortField::Keepalive, SortField::IsBridge, SortField::Mountpoint];
+
+/// What only records tell: without them whoever leaves is gone.
+const UNKNOWN_WITHOUT_RECORDS: [SortField; 3] =
+    [SortField::CleanStart, SortField::ExpiryInterval, SortField::DisconnectedAt];
+
 /// What the sessions' records tell.
 const OF_RECORDS: [SortField; 3] = [SortField::SubscriptionsCnt, SortField::Inflight, SortField::MqueueLen];
 
@@ -126,13 +133,14 @@ impl NatsBroker {
             true => OF_CONNECTIONS.into(),
             false => OF_RECORDS.into_iter().chain(OF_CONNECTIONS).collect(),
         };
-        let mut abilities = Vec::new();
-        if !accounts.is_empty() {
-            abilities.extend(["kick", "offline-sessions"]);
+        let (mut abilities, mut unknown) = (Vec::new(), UNKNOWN.to_vec());
+        match accounts.is_empty() {
+            true => unknown.extend(UNKNOWN_WITHOUT_RECORDS),
+            false => abilities.extend(["kick", "offline-sessions"]),
         }
         let info = BrokerInfo {
             kind: "nats",
-            capabilities: capabilities(&abilities, &figures),
+            capabilities: capabilities(&abilities, &unknown, &figures),
             ..BrokerInfo::default()
         };
         let node = Node {

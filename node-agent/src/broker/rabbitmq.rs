@@ -68,6 +68,9 @@ const FIGURES: [SortField; 11] = [
     SortField::Reductions,
 ];
 
+/// What nobody tells of a client.
+const UNKNOWN: [SortField; 2] = [SortField::Keepalive, SortField::Mountpoint];
+
 /// What the front counts besides.
 const COUNTED: [SortField; 3] = [SortField::AwaitingRel, SortField::RecvPkt, SortField::SendPkt];
 
@@ -123,12 +126,14 @@ impl RabbitmqBroker {
         let api = Api::open(settings)?;
         let entrance = settings.front.as_ref().map(entrance).transpose()?;
         let mut figures = FIGURES.to_vec();
-        if entrance.is_some() {
-            figures.extend(COUNTED);
+        let mut unknown = UNKNOWN.to_vec();
+        match &entrance {
+            Some(_) => figures.extend(COUNTED),
+            None => unknown.push(SortField::IsBridge),
         }
         let info = BrokerInfo {
             kind: "rabbitmq",
-            capabilities: capabilities(&["kick", "offline-sessions"], &figures),
+            capabilities: capabilities(&["kick", "offline-sessions"], &unknown, &figures),
             ..BrokerInfo::default()
         };
         let node = Node {

@@ -22,7 +22,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use self::churn::{Churn, Debt};
 use self::rows::Rows;
-use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, send_resync};
+use super::{Broker, BrokerError, BrokerInfo, ClientChange, Kick, SessionRef, capabilities, send_resync};
 
 /// The most clients one broker makes up. Each takes some hundred bytes in the index, and as many again while the
 /// agent starts.
@@ -60,12 +60,12 @@ impl SyntheticBroker {
     /// `clients` rows, at most [`MAX_CLIENTS`]; which ones, `seed` and node name say.
     #[must_use]
     pub fn new(clients: u64, seed: u64, node: &str) -> Self {
-        let abilities = ["kick", "offline-sessions"].into_iter().map(str::to_owned);
+        let others = capabilities(&["kick", "offline-sessions"], &[], &[]).into_iter();
         let figures = rows::FIGURES.into_iter().map(|figure| format!("statistics:{figure}"));
         let info = BrokerInfo {
             kind: "synthetic",
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            capabilities: abilities.chain(figures).collect(),
+            capabilities: others.chain(figures).collect(),
             mqtt_addresses: Vec::new(),
         };
         let count = u32::try_from(clients).unwrap_or(u32::MAX).min(MAX_CLIENTS);

@@ -206,6 +206,7 @@ impl EmbeddedBroker {
                 version: VERSION.to_owned(),
                 capabilities: capabilities(
                     &["kick", "offline-sessions"],
+                    unknown(counted),
                     &known_figures(counts_traffic, counted),
                 ),
                 mqtt_addresses,
@@ -313,6 +314,11 @@ fn install_crypto_provider() {
         // It can fail only because somebody else was quicker.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
+
+/// The broker has no mountpoints, and without the front nobody sees the bridge bit.
+fn unknown(counted: bool) -> &'static [SortField] {
+    if counted { &[SortField::Mountpoint] } else { &[SortField::Mountpoint, SortField::IsBridge] }
 }
 
 fn known_figures(counts_traffic: bool, counted: bool) -> Vec<SortField> {
