@@ -1,220 +1,244 @@
-//! One cluster of every broker there is: clients of all of them in one list, one count, one kick.
+//! One cluster of every broker there is, and of the embedded one behind its counting front: clients of all of them, of every
+//! version of MQTT that each speaks, here and away, in one list, one count, one kick.
+//!
+//! What a list must be is said by the model of one `Vec` ([`rollcall_tests::model`]). Its rows are those of one list without
+//! any condition, of which the first step knows what each must say: who connected where, and how.
+
+mod kicks;
+mod lists;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
-use rollcall_tests::http::encode;
+use rollcall_tests::brokers::{Kind, Outside};
+use rollcall_tests::http::Response;
 use rollcall_tests::mqtt::{Client, Connect};
-use rollcall_tests::sandbox::Gateway;
+use rollcall_tests::sandbox::{Agent, Gateway};
 use rollcall_tests::wait::eventually;
 use serde_json::{Value, json};
 
-use crate::world::World;
+use crate::world::{World, levels};
 
 /// One thing that the cluster must do.
 pub(crate) type Step = fn(&mut Mixed);
 
-/// The last one takes a broker away.
-pub(crate) const STEPS: [(&str, Step); 6] = [
-    (
-        "clients_of_all_brokers_are_one_list_in_every_order",
-        clients_of_all_brokers_are_one_list_in_every_order,
-    ),
-    ("pages_and_cursors_walk_all_brokers_once", pages_and_cursors_walk_all_brokers_once),
-    ("counts_and_exports_are_of_all_brokers", counts_and_exports_are_of_all_brokers),
-    ("figures_that_only_some_brokers_tell_are_null_elsewhere", figures_that_only_some_brokers_tell_are_null),
-    ("a_kick_finds_its_broker_and_no_other", a_kick_finds_its_broker_and_no_other),
-    ("a_broker_that_is_gone_is_named_and_the_others_stand", a_broker_that_is_gone_is_named),
+/// The last two take a broker away.
+pub(crate) const STEPS: [(&str, Step); 12] = [
+    ("every_row_says_who_connected_where_and_how", lists::every_row_says_who_connected_where_and_how),
+    ("every_sort_is_that_of_one_list", lists::every_sort_is_that_of_one_list),
+    ("every_figure_sorts_and_is_null_where_nobody_tells_it", lists::every_figure_sorts_and_is_null_elsewhere),
+    ("every_filter_finds_what_it_names", lists::every_filter_finds_what_it_names),
+    ("pages_and_cursors_walk_all_brokers_once", lists::pages_and_cursors_walk_all_brokers_once),
+    ("groups_are_counted_over_all_brokers", lists::groups_are_counted_over_all_brokers),
+    ("an_export_is_of_all_brokers", lists::an_export_is_of_all_brokers),
+    ("a_kick_finds_its_broker_and_no_other", kicks::a_kick_finds_its_broker_and_no_other),
+    ("a_dry_run_counts_and_kicks_nobody", kicks::a_dry_run_counts_and_kicks_nobody),
+    ("a_bulk_kick_ends_sessions_on_every_broker", kicks::a_bulk_kick_ends_sessions_on_every_broker),
+    ("a_broker_that_is_down_is_named_and_comes_back", kicks::a_broker_that_is_down_is_named_and_comes_back),
+    ("a_node_that_is_gone_is_named_and_the_others_stand", kicks::a_node_that_is_gone_is_named),
 ];
 
-/// Clients on each broker.
-const EACH: usize = 7;
+/// What all ids of the lists' clients begin with.
+const PREFIX: &str = "mixed-";
 
-/// The cluster, and a client of each id.
+/// The embedded broker behind its counting front.
+const FRONT: &str = "front@127.0.0.1";
+
+/// The cluster, and its clients.
 pub(crate) struct Mixed {
     gateway: Gateway,
     worlds: Vec<World>,
-    clients: BTreeMap<String, Client>,
-    /// Their nodes by client id.
-    nodes: BTreeMap<String, String>,
+    front: Agent,
+    /// Those that are connected, by client id.
+    online: BTreeMap<String, Client>,
+    /// Every one of [`PREFIX`], by client id: where it is, and what it said.
+    known: BTreeMap<String, Known>,
+    /// What each node can, by its name.
+    capabilities: BTreeMap<String, Vec<String>>,
+}
+
+/// A client as it connected.
+struct Known {
+    node: String,
+    zone: Option<String>,
+    connect: Connect,
+    is_online: bool,
+    port: u16,
+}
+
+/// Where clients connect, and as whom.
+struct Member<'a> {
+    node: &'a str,
+    kind: Kind,
+    mqtt: SocketAddr,
+    zone: Option<String>,
+    login: Option<(String, String)>,
+}
+
+impl Member<'_> {
+    /// The versions that it speaks.
+    fn levels(&self) -> &'static [u8] {
+        levels(self.kind)
+    }
+
+    /// What CONNECT says here; where anybody may log in, by this name.
+    fn connect(&self, level: u8, clientid: &str, anybody: Option<&str>) -> Connect {
+        let connect = Connect::new(level, clientid);
+        match &self.login {
+            Some((username, password)) => {
+                Connect { username: Some(username.clone()), password: Some(password.clone()), ..connect }
+            }
+            None => Connect { username: anybody.map(str::to_owned), ..connect },
+        }
+    }
 }
 
 impl Mixed {
-    /// Puts a gateway over these, and connects clients whose ids take turns on the brokers.
+    /// Puts a gateway over these and the front, and connects clients whose ids take turns on the brokers.
     pub(crate) fn start(worlds: Vec<World>) -> Self {
-        let addresses: Vec<_> = worlds.iter().map(World::agent_address).collect();
-        let gateway = Gateway::start(&addresses, &[]);
-        let (mut clients, mut nodes) = (BTreeMap::new(), BTreeMap::new());
-        for number in 0..EACH * worlds.len() {
-            let world = &worlds[number % worlds.len()];
-            let clientid = format!("mixed-{number:02}");
-            clients.insert(clientid.clone(), world.clean(&clientid));
-            nodes.insert(clientid, world.node.clone());
-        }
-        let mixed = Self { gateway, worlds, clients, nodes };
-        eventually("list of all clients", || {
-            let found = mixed.rows("").len();
-            if found == mixed.nodes.len() { Ok(()) } else { Err(format!("{found} rows")) }
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("front.toml");
+        std::fs::write(&config, "[embedded]\ncounting_front = true\n").unwrap();
+        let arguments = ["--config", config.to_str().unwrap(), "--mqtt-listen", "127.0.0.1:0"];
+        let front = Agent::start(FRONT, &arguments);
+        let mut addresses: Vec<_> = worlds.iter().map(World::agent_address).collect();
+        addresses.push(front.process.address);
+        // A busy machine may take long; whether it does is tested elsewhere.
+        let gateway = Gateway::start(&addresses, &["--request-timeout", "60s"]);
+        let (online, known) = (BTreeMap::new(), BTreeMap::new());
+        let mut mixed = Self { gateway, worlds, front, online, known, capabilities: BTreeMap::new() };
+        mixed.capabilities = eventually("word of all nodes", || {
+            let nodes = mixed.gateway.get("/nodes").json();
+            let of_node = |node: &Value| {
+                let names = node["capabilities"].as_array().unwrap().iter();
+                let names = names.map(|name| name.as_str().unwrap().to_owned()).collect();
+                (node["node"].as_str().unwrap().to_owned(), names)
+            };
+            if nodes["meta"]["states"]["connected"] == addresses.len() {
+                Ok(nodes["data"].as_array().unwrap().iter().map(of_node).collect())
+            } else {
+                Err(nodes.to_string())
+            }
         });
+        mixed.connect_all();
         mixed
     }
 
-    fn rows(&self, parameters: &str) -> Vec<Value> {
-        let answer = self.gateway.get(&format!("/clients?_like_clientid=mixed-{parameters}"));
-        let body = answer.json();
-        assert_eq!(body["meta"]["nodes"]["failed"], json!([]), "{body}");
-        answer.rows()
-    }
-
-    fn expected(&self) -> Vec<(String, String)> {
-        self.nodes.iter().map(|(clientid, node)| (clientid.clone(), node.clone())).collect()
-    }
-}
-
-fn places(rows: &[Value]) -> Vec<(String, String)> {
-    let text = |row: &Value, key: &str| row[key].as_str().unwrap().to_owned();
-    rows.iter().map(|row| (text(row, "clientid"), text(row, "node"))).collect()
-}
-
-fn clients_of_all_brokers_are_one_list_in_every_order(mixed: &mut Mixed) {
-    let mut expected = mixed.expected();
-    assert_eq!(places(&mixed.rows("")), expected);
-    expected.reverse();
-    assert_eq!(places(&mixed.rows("&_sort=clientid&_order=desc")), expected);
-    expected.sort_by(|(id, node), (other_id, other)| (node, id).cmp(&(other, other_id)));
-    assert_eq!(places(&mixed.rows("&_sort=node")), expected);
-    // Some brokers tell no port: those rows come last, whichever way.
-    for order in ["asc", "desc"] {
-        let ports: Vec<Option<u64>> = mixed
-            .rows(&format!("&_sort=port&_order={order}"))
-            .iter()
-            .map(|row| row["port"].as_u64())
-            .collect();
-        let known: Vec<u64> = ports.iter().copied().flatten().collect();
-        assert!(ports[..known.len()].iter().all(Option::is_some), "{ports:?}");
-        let is_sorted = if order == "asc" { known.is_sorted() } else { known.iter().rev().is_sorted() };
-        assert!(is_sorted, "{ports:?}");
-    }
-    for world in &mixed.worlds {
-        let here: Vec<_> = mixed.expected().into_iter().filter(|(_, node)| *node == world.node).collect();
-        assert_eq!(places(&mixed.rows(&format!("&_node={}", encode(&world.node)))), here);
-    }
-}
-
-fn pages_and_cursors_walk_all_brokers_once(mixed: &mut Mixed) {
-    let expected = mixed.expected();
-    for limit in [1, 3, 10] {
-        let mut paged = Vec::new();
-        for page in 1..=expected.len().div_ceil(limit) {
-            paged.extend(places(&mixed.rows(&format!("&_limit={limit}&_page={page}"))));
-        }
-        assert_eq!(paged, expected, "pages of {limit}");
-        let (mut walked, mut cursor) = (Vec::new(), String::new());
-        loop {
-            let target = format!("/clients?_like_clientid=mixed-&_limit={limit}&_cursor={}", encode(&cursor));
-            let answer = mixed.gateway.get(&target);
-            walked.extend(places(&answer.rows()));
-            cursor = answer.json()["meta"]["cursor"].as_str().unwrap().to_owned();
-            if cursor.is_empty() {
-                break;
+    fn members(&self) -> Vec<Member<'_>> {
+        let mut members = vec![Member {
+            node: FRONT,
+            kind: Kind::Embedded,
+            mqtt: self.front.mqtt(),
+            zone: Some("external".to_owned()),
+            login: None,
+        }];
+        for world in &self.worlds {
+            let member = |zone: Option<String>, login| Member {
+                node: &world.node,
+                kind: world.kind,
+                mqtt: world.mqtt(),
+                zone,
+                login,
+            };
+            members.push(member(world.zone().map(str::to_owned), world.outside().map(Outside::login)));
+            if let Some((zone, login)) = world.outside().map(Outside::other_zone) {
+                members.push(member(Some(zone.to_owned()), Some(login)));
             }
         }
-        assert_eq!(walked, expected, "a walk by {limit}");
+        members
+    }
+
+    /// Clean and kept sessions, here and away, in turns on all brokers.
+    fn connect_all(&mut self) {
+        let mut number = 0;
+        let (mut online, mut known, mut away) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        for round in 0..3_u16 {
+            for member in self.members() {
+                for &level in member.levels() {
+                    let clientid = format!("{PREFIX}{number:03}");
+                    number += 1;
+                    let anybody = ["ada", "bob"].get(number % 3).copied();
+                    let mut connect =
+                        Connect { keepalive: 600 * (round + 1), ..member.connect(level, &clientid, anybody) };
+                    if round > 0 {
+                        connect = connect.keep_session();
+                    }
+                    let mut client = Client::connect(member.mqtt, &connect);
+                    if round > 0 {
+                        // Some brokers keep a session only of who subscribes.
+                        client.subscribe("mixed/+", 1);
+                    }
+                    let of_client = Known {
+                        node: member.node.to_owned(),
+                        zone: member.zone.clone(),
+                        connect,
+                        is_online: true,
+                        port: client.local_address().port(),
+                    };
+                    known.insert(clientid.clone(), of_client);
+                    if round < 2 {
+                        online.insert(clientid, client);
+                    } else {
+                        away.push((clientid, client));
+                    }
+                }
+            }
+        }
+        (self.online, self.known) = (online, known);
+        self.await_known();
+        for (clientid, client) in away {
+            client.disconnect();
+            self.known.get_mut(&clientid).unwrap().is_online = false;
+        }
+        self.await_known();
+    }
+
+    /// Waits until every client is listed, with what some brokers tell later.
+    fn await_known(&self) {
+        eventually("list of all clients", || {
+            let rows = self.rows("");
+            let is_true = |(clientid, known): (&String, &Known)| {
+                let row = rows.iter().find(|row| row["clientid"] == **clientid);
+                row.is_some_and(|row| {
+                    let is_settled = known.connect.clean || row["clean_start"] == false;
+                    row["connected"] == known.is_online && is_settled
+                })
+            };
+            let missing: Vec<&String> = self
+                .known
+                .iter()
+                .filter(|of_client| !is_true(*of_client))
+                .map(|(clientid, _)| clientid)
+                .collect();
+            if missing.is_empty() && rows.len() == self.known.len() {
+                Ok(())
+            } else {
+                Err(format!("{} rows, not yet {missing:?}", rows.len()))
+            }
+        });
+    }
+
+    /// A list of the clients, with these parameters too.
+    fn rows(&self, parameters: &str) -> Vec<Value> {
+        self.whole(&format!("/clients?_like_clientid={PREFIX}{parameters}")).rows()
+    }
+
+    /// An answer of all nodes.
+    fn whole(&self, target: &str) -> Response {
+        eventually(&format!("answer of all nodes to {target}"), || {
+            let answer = self.gateway.get(target);
+            let body = answer.json();
+            if body["meta"]["nodes"]["failed"] == json!([]) { Ok(answer) } else { Err(body.to_string()) }
+        })
+    }
+
+    /// Whether a node tells this field of a row.
+    fn tells(&self, row: &Value, capability: &str) -> bool {
+        self.capabilities[row["node"].as_str().unwrap()].iter().any(|name| name == capability)
     }
 }
 
-fn counts_and_exports_are_of_all_brokers(mixed: &mut Mixed) {
-    let target = "/client_counts?_like_clientid=mixed-&_group_by=node";
-    let body = mixed.gateway.get(target).json();
-    assert_eq!(body["meta"]["count"], mixed.nodes.len(), "{body}");
-    for world in &mixed.worlds {
-        let group = json!({"value": world.node, "count": EACH});
-        assert!(body["data"].as_array().unwrap().contains(&group), "{group} in {body}");
-    }
-    let export = mixed.gateway.get("/client_export?_like_clientid=mixed-&_fields=node,clientid");
-    let text = String::from_utf8(export.body).unwrap();
-    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (end, rows) = lines.split_last().unwrap();
-    assert_eq!((&end["meta"]["complete"], &end["meta"]["count"]), (&json!(true), &json!(rows.len())));
-    assert_eq!(places(rows), mixed.expected());
-    let nodes = mixed.gateway.get("/nodes").json();
-    let mut kinds: Vec<&str> =
-        nodes["data"].as_array().unwrap().iter().map(|node| node["broker"].as_str().unwrap()).collect();
-    kinds.sort_unstable();
-    let mut expected: Vec<&str> = mixed.worlds.iter().map(|world| world.kind.name()).collect();
-    expected.sort_unstable();
-    assert_eq!(kinds, expected);
-}
-
-fn figures_that_only_some_brokers_tell_are_null(mixed: &mut Mixed) {
-    let capabilities: BTreeMap<&str, Vec<String>> =
-        mixed.worlds.iter().map(|world| (world.node.as_str(), world.capabilities())).collect();
-    let is_true = |row: &Value| {
-        let told = &capabilities[row["node"].as_str().unwrap()];
-        ["subscriptions_cnt", "recv_msg", "send_msg", "recv_oct", "mqueue_len", "awaiting_rel"]
-            .iter()
-            .all(|figure| row[figure].is_number() == told.contains(&format!("statistics:{figure}")))
-    };
-    // RabbitMQ tells those of a new connection some seconds later.
-    eventually("figures of all brokers that tell them", || {
-        let wrong: Vec<Value> = mixed.rows("").into_iter().filter(|row| !is_true(row)).collect();
-        if wrong.is_empty() { Ok(()) } else { Err(format!("{wrong:?}")) }
-    });
-}
-
-fn a_kick_finds_its_broker_and_no_other(mixed: &mut Mixed) {
-    // The same id on every broker is as many clients, and one kick ends them all.
-    let mut twins: Vec<Client> = mixed.worlds.iter().map(|world| world.clean("twin")).collect();
-    let mut everywhere: Vec<String> = mixed.worlds.iter().map(|world| world.node.clone()).collect();
-    everywhere.sort();
-    eventually("a client on every broker", || {
-        let found: Vec<String> =
-            places(&mixed.gateway.find("twin")).into_iter().map(|(_, node)| node).collect();
-        if found == everywhere { Ok(()) } else { Err(format!("{found:?}")) }
-    });
-    let kicked = mixed.gateway.kick("twin").json();
-    let nodes: Vec<&str> =
-        kicked["data"].as_array().unwrap().iter().map(|row| row["node"].as_str().unwrap()).collect();
-    assert_eq!(nodes, everywhere, "{kicked}");
-    twins.iter_mut().for_each(Client::await_close);
-    // One of each broker.
-    for number in 0..mixed.worlds.len() {
-        let clientid = format!("mixed-{number:02}");
-        let node = mixed.nodes.remove(&clientid).unwrap();
-        let answer = mixed.gateway.kick(&clientid);
-        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
-        assert_eq!(answer.json()["data"], json!([{"node": node, "clientid": clientid}]));
-        mixed.clients.remove(&clientid).unwrap().await_close();
-        assert_eq!(places(&mixed.rows("")), mixed.expected());
-    }
-    mixed.clients.values_mut().for_each(Client::ping);
-    let nobody = mixed.gateway.kick("mixed-00");
-    assert_eq!((nobody.status, nobody.code()), (404, 112));
-}
-
-fn a_broker_that_is_gone_is_named(mixed: &mut Mixed) {
-    let lost = mixed.worlds.iter().position(|world| world.outside().is_none()).unwrap();
-    let node = mixed.worlds[lost].node.clone();
-    mixed.worlds[lost].kill_broker();
-    let rest: Vec<_> = mixed.expected().into_iter().filter(|(_, of)| *of != node).collect();
-    let answer = eventually("a list that names the node", || {
-        let answer = mixed.gateway.get("/clients?_like_clientid=mixed-");
-        let failed = answer.json()["meta"]["nodes"]["failed"].clone();
-        if failed[0]["node"] == node.as_str() { Ok(answer) } else { Err(failed.to_string()) }
-    });
-    assert_eq!(places(&answer.rows()), rest);
-    assert_eq!(answer.json()["meta"]["count"], rest.len());
-    let unknown = mixed.gateway.kick("nobody-anywhere");
-    assert_eq!(
-        (unknown.status, unknown.code()),
-        (503, 101),
-        "one node cannot say that it has no such client"
-    );
-    let world = mixed.worlds.iter().find(|world| world.node != node).unwrap();
-    let mut client = Client::connect(world.mqtt(), &world.login(Connect::new(4, "mixed-late")));
-    eventually("a client of another broker", || {
-        let found = places(&mixed.gateway.find("mixed-late"));
-        if found.len() == 1 { Ok(()) } else { Err(format!("{found:?}")) }
-    });
-    assert_eq!(mixed.gateway.kick("mixed-late").status, 200);
-    client.await_close();
+/// Client ids and nodes, in the order of the rows.
+fn places(rows: &[Value]) -> Vec<(String, String)> {
+    rows.iter().map(rollcall_tests::model::identity).collect()
 }
