@@ -1,6 +1,6 @@
 //! Gateway and nodes on hosts of their own, whose links lose packets, are slow, or part, one way and both ways.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -8,6 +8,7 @@ use rollcall_tests::asker::{Asked, Kind, SLACK};
 use rollcall_tests::hosts::{Host, Loss, Network};
 use rollcall_tests::http::{self, Response};
 use rollcall_tests::process::Process;
+use rollcall_tests::proxy::{Proxy, Rules, Way};
 use rollcall_tests::rows;
 use rollcall_tests::sandbox::OPERATOR;
 use rollcall_tests::wait::{pause, within};
@@ -19,6 +20,8 @@ use crate::signals::{ARGUMENTS, TIMEOUT, ask_during, names, table};
 
 /// Dropped in this order: processes before the network they are on.
 struct Bed {
+    /// On the gateway's host, one before each agent, where asked for.
+    proxies: Vec<Proxy>,
     gateway: Process,
     agents: Vec<Process>,
     asked: Asked,
@@ -26,9 +29,21 @@ struct Bed {
     _table: NamedTempFile,
 }
 
+impl Drop for Bed {
+    fn drop(&mut self) {
+        // A proxy's own listener is reached only from its host.
+        let proxies = std::mem::take(&mut self.proxies);
+        self.gateway_host().run(|| drop(proxies));
+    }
+}
+
 impl Bed {
     /// `None`, said aloud, where this machine has no hosts to give.
     fn new() -> Option<Self> {
+        Self::with(false)
+    }
+
+    fn with(is_proxied: bool) -> Option<Self> {
         if let Err(why) = Network::possible() {
             println!("SKIPPED: hosts of the test's own: {why}");
             return None;
@@ -55,14 +70,20 @@ impl Bed {
                 host.start("rollcall-agent", &arguments)
             })
             .collect();
-        asked.truth.addresses = agents.iter().map(|agent| agent.address.to_string()).collect();
+        let mut addresses: Vec<SocketAddr> = agents.iter().map(|agent| agent.address).collect();
+        let mut proxies = Vec::new();
+        if is_proxied {
+            proxies = network.hosts()[0].run(|| addresses.iter().copied().map(Proxy::to).collect::<Vec<_>>());
+            addresses = proxies.iter().map(|proxy| proxy.address).collect();
+        }
+        asked.truth.addresses = addresses.iter().map(ToString::to_string).collect();
         let listen = network.hosts()[0].at(0).to_string();
         let key = format!("{}:{}:operator", OPERATOR.0, OPERATOR.1);
         let mut arguments = vec!["--listen", &listen, "--insecure", "--key", &key];
         arguments.extend(asked.truth.addresses.iter().flat_map(|address| ["--node", address]));
         arguments.extend(ARGUMENTS);
         let gateway = network.hosts()[0].start("rollcall-gateway", &arguments);
-        let bed = Self { gateway, agents, asked, network, _table: table };
+        let bed = Self { proxies, gateway, agents, asked, network, _table: table };
         bed.await_all_answering("at the beginning");
         Some(bed)
     }
@@ -174,6 +195,55 @@ fn over_lossy_and_slow_links_every_answer_is_right_or_names_what_it_lacks() {
         hosts[3].lose(&[Loss::Percent(2)]);
         pause(Duration::from_secs(4));
     });
+    for host in bed.network.hosts() {
+        host.heal();
+    }
+    bed.await_all_answering("after all");
+    bed.assert_running();
+    assert!(bed.asked.requests() > 30, "{} requests tell little", bed.asked.requests());
+}
+
+/// How long packets, or what proxies pass on, are under way to the gateway.
+const DELAY: Duration = Duration::from_millis(150);
+
+#[test]
+fn over_delayed_and_lossy_links_every_answer_is_right_or_names_what_it_lacks() {
+    let netem = Network::has_netem();
+    let Some(mut bed) = Bed::with(netem.is_err()) else { return };
+    if let Err(why) = &netem {
+        println!("SKIPPED: delay by netem, in place of which proxies have delayed what is said: {why}");
+    }
+    // Of one node so many packets in a hundred are lost too.
+    let impair = |delay: Duration, lost: [u8; 3]| {
+        for (at, lost) in lost.into_iter().enumerate() {
+            let host = &bed.network.hosts()[at + 1];
+            if let Some(proxy) = bed.proxies.get(at) {
+                let down = Way { delay, ..Way::default() };
+                proxy.set(Rules { down, ..Rules::default() });
+                let losses = [Loss::Percent(lost)];
+                host.lose(if lost == 0 { &[] } else { &losses });
+            } else {
+                host.set_delay(delay, delay / 5, lost);
+            }
+        }
+    };
+    impair(DELAY, [0, 0, 0]);
+    let begun = Instant::now();
+    let body = bed.get("/api/v4/clients?_limit=0").json();
+    assert_eq!(failed(&body), Vec::<&str>::new(), "{body}");
+    let took = begun.elapsed();
+    assert!(took > DELAY / 2, "nothing is delayed: {took:?}");
+    bed.ask_during(|| {
+        pause(Duration::from_secs(4));
+        impair(DELAY, [0, 3, 0]);
+        pause(Duration::from_secs(3));
+        // An answer takes a connection and a call or two: most are too late now.
+        impair(TIMEOUT * 2 / 3, [0, 3, 10]);
+        pause(Duration::from_secs(4));
+    });
+    for proxy in &bed.proxies {
+        proxy.set(Rules::default());
+    }
     for host in bed.network.hosts() {
         host.heal();
     }

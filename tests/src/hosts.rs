@@ -2,14 +2,15 @@
 //!
 //! Nothing outside is touched: the switch, too, is a namespace, and all of them go when a [`Network`] is dropped. What a test
 //! that was killed left behind goes when the next begins, told by the process number in the names. Needs root, `ip` and
-//! `tc` of iproute2, and `nft`; [`Network::possible`] says what is missing. Delay is left out, as not every kernel has `netem`:
-//! [`crate::proxy`] delays.
+//! `tc` of iproute2, and `nft`; [`Network::possible`] says what is missing. Losses are nft's, as not every kernel has `netem`, which
+//! delays packets as well: [`Network::has_netem`] says why not, and [`crate::proxy`] delays what is said where there is none.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
@@ -53,21 +54,42 @@ impl Network {
     /// # Errors
     /// What is missing, for people.
     pub fn possible() -> Result<(), String> {
+        Self::try_out(|probe| {
+            vec![
+                format!("ip -n {probe} link add probe2 type bridge"),
+                format!("tc -n {probe} qdisc add dev probe0 root tbf rate 1mbit burst 4kb latency 400ms"),
+                format!("ip netns exec {probe} nft add table inet probe"),
+                format!(
+                    "ip netns exec {probe} nft add chain inet probe in {{ type filter hook input priority 0 ; }}"
+                ),
+                format!("ip netns exec {probe} nft add rule inet probe in numgen random mod 100 < 1 drop"),
+            ]
+        })
+    }
+
+    /// Why packets cannot be delayed here, if so.
+    ///
+    /// # Errors
+    /// What is missing, for people.
+    pub fn has_netem() -> Result<(), String> {
+        Self::try_out(|probe| {
+            vec![format!("tc -n {probe} qdisc add dev probe0 root netem delay 10ms 5ms loss 1%")]
+        })
+    }
+
+    /// Tries commands out on a link, `probe0`, in a namespace of their own.
+    fn try_out(commands: impl FnOnce(&str) -> Vec<String>) -> Result<(), String> {
         if !rustix::process::geteuid().is_root() {
             return Err("network namespaces need root".to_owned());
         }
-        let probe = format!("{PREFIX}-{}-probe", std::process::id());
-        let steps = [
+        // Tests try things out at the same time.
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let probe = format!("{PREFIX}-{}-probe{number}", std::process::id());
+        let mut steps = vec![
             format!("ip netns add {probe}"),
             format!("ip -n {probe} link add probe0 type veth peer name probe1"),
-            format!("ip -n {probe} link add probe2 type bridge"),
-            format!("tc -n {probe} qdisc add dev probe0 root tbf rate 1mbit burst 4kb latency 400ms"),
-            format!("ip netns exec {probe} nft add table inet probe"),
-            format!(
-                "ip netns exec {probe} nft add chain inet probe in {{ type filter hook input priority 0 ; }}"
-            ),
-            format!("ip netns exec {probe} nft add rule inet probe in numgen random mod 100 < 1 drop"),
         ];
+        steps.extend(commands(&probe));
         let outcome = steps.iter().try_for_each(|step| run(step));
         let _ = run(&format!("ip netns delete {probe}"));
         outcome
@@ -165,6 +187,16 @@ impl Host {
     pub fn set_rate(&self, bits: u32) {
         must(&format!(
             "tc -n {} qdisc replace dev eth0 root tbf rate {bits}bit burst 4kb latency 400ms",
+            self.namespace
+        ));
+    }
+
+    /// Delays each packet that goes out by so much, give or take `jitter`, and loses so many of a hundred, from now on; in place of
+    /// any limit. Ask [`Network::has_netem`] first.
+    pub fn set_delay(&self, delay: Duration, jitter: Duration, lost: u8) {
+        let (delay, jitter) = (delay.as_millis(), jitter.as_millis());
+        must(&format!(
+            "tc -n {} qdisc replace dev eth0 root netem delay {delay}ms {jitter}ms loss {lost}%",
             self.namespace
         ));
     }
