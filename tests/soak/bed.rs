@@ -2,19 +2,20 @@
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rollcall_tests::asker::Asked;
 use rollcall_tests::http::{self, Response, basic};
+use rollcall_tests::process::run;
 use rollcall_tests::proxy::Proxy;
 use rollcall_tests::rows;
 use rollcall_tests::sandbox::{Agent, BASE, Gateway, OPERATOR};
 use rollcall_tests::truth::Truth;
 use rollcall_tests::wait::eventually;
 use serde_json::Value;
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempDir};
 
 /// The gateway's deadline.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(3);
@@ -33,7 +34,7 @@ pub(crate) const SPARED: [usize; 2] = [0, CHURNING];
 
 /// Its clients, and how many of them reconnect a second.
 pub(crate) const SYNTHETIC: u64 = 20_000;
-const CHURN: u64 = 100;
+pub(crate) const CHURN: u32 = 100;
 
 /// How long it may take until what a broker knows shows in answers, on a busy machine.
 pub(crate) const SETTLE: Duration = Duration::from_secs(3);
@@ -47,8 +48,11 @@ pub(crate) struct Bed {
     pub(crate) asked: Asked,
     /// Of each node, until when what is known of its clients is uncertain because of a fault.
     uncertain: Vec<Mutex<Instant>>,
-    checks: [(&'static str, AtomicU64); 5],
+    /// Of each node, whether it has crashed and those who follow events have not been told of it yet.
+    missed: Vec<AtomicBool>,
+    checks: [(&'static str, AtomicU64); 6],
     _table: NamedTempFile,
+    _certificates: TempDir,
 }
 
 /// A check beside those of the askers, by its place in the table.
@@ -59,6 +63,7 @@ pub(crate) enum Check {
     LiveKick,
     ChurningList,
     ChurningPage,
+    Event,
 }
 
 impl Bed {
@@ -76,8 +81,14 @@ impl Bed {
         let embedded = ["--mqtt-listen", "127.0.0.1:0"];
         let synthetic = ["--broker", "synthetic", "--clients", &clients, "--churn", &churn];
         let arguments = [&of_table[..], &of_table, &embedded, &embedded, &synthetic];
-        let agents: Vec<Agent> =
-            names.iter().zip(arguments).map(|(name, arguments)| Agent::start(name, arguments)).collect();
+        // Both sides prove to the other who they are.
+        let certificates = certificates();
+        let file = |name: &str| certificates.path().join(name).to_str().unwrap().to_owned();
+        let (ca, cert, key) = (file("ca.pem"), file("agent-127.0.0.1.pem"), file("agent-127.0.0.1.key"));
+        let tls = ["--tls-cert", &cert, "--tls-key", &key, "--tls-client-ca", &ca];
+        let start =
+            |(name, arguments): (&String, &[&str])| Agent::start(name, &[arguments, &tls[..]].concat());
+        let agents: Vec<Agent> = names.iter().zip(arguments).map(start).collect();
         let mqtt = BROKERS.map(|at| agents[at].mqtt());
         let proxies: Vec<Proxy> = agents.iter().map(|agent| Proxy::to(agent.process.address)).collect();
         let addresses: Vec<SocketAddr> = proxies.iter().map(|proxy| proxy.address).collect();
@@ -88,7 +99,14 @@ impl Bed {
         let truth =
             Truth { rows, nodes: names, addresses: addresses.iter().map(SocketAddr::to_string).collect() };
         let quiet = "warn,rollcall_gateway::access=off";
+        let (cert, key) = (file("gateway.pem"), file("gateway.key"));
         let arguments = [
+            "--node-ca",
+            &ca,
+            "--node-cert",
+            &cert,
+            "--node-key",
+            &key,
             "--request-timeout",
             "3s",
             "--export-node-timeout",
@@ -111,8 +129,11 @@ impl Bed {
                 ("live client, kick", AtomicU64::new(0)),
                 ("churning, count", AtomicU64::new(0)),
                 ("churning, page", AtomicU64::new(0)),
+                ("event", AtomicU64::new(0)),
             ],
+            missed: NODES.iter().map(|_| AtomicBool::new(false)).collect(),
             _table: table,
+            _certificates: certificates,
         };
         bed.await_all_answering();
         bed
@@ -153,8 +174,33 @@ impl Bed {
         *self.uncertain[node].lock().unwrap() = Instant::now() + SETTLE;
     }
 
+    /// Says that a node is about to crash.
+    pub(crate) fn crashes(&self, node: usize) {
+        self.missed[node].store(true, Ordering::Relaxed);
+    }
+
+    /// Says that those who follow events have been told to read a node's clients anew.
+    pub(crate) fn told_anew(&self, node: usize) {
+        self.missed[node].store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a node has crashed, and that is still to be told.
+    pub(crate) fn is_missed(&self, node: usize) -> bool {
+        self.missed[node].load(Ordering::Relaxed)
+    }
+
     /// Whether a node's clients are known for certain.
     pub(crate) fn is_certain(&self, node: usize) -> bool {
         *self.uncertain[node].lock().unwrap() <= Instant::now()
     }
+}
+
+/// An authority, and certificates of both sides for 127.0.0.1.
+fn certificates() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let hosts = ["--agent", "127.0.0.1", "--gateway", "127.0.0.1"];
+    let (status, _, err) = run("rollcall-gateway", &[&["dev-certs", "--dir", dir], &hosts[..]].concat());
+    assert!(status.success(), "{err}");
+    folder
 }

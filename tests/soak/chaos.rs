@@ -48,6 +48,7 @@ pub(crate) fn disturb(bed: &Bed, live: &Live, random: &mut StdRng, told: &mut To
             let mut agent = bed.agents[node].lock().unwrap();
             bed.doubt(node, Instant::now() + length + SETTLE * 20);
             bed.asked.note_restart(node);
+            bed.crashes(node);
             agent.process.kill();
             if let Some(part) = BROKERS.iter().position(|at| *at == node) {
                 live.forget(part);

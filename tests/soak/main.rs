@@ -1,10 +1,10 @@
 //! Mixed load with faults for as long as you like, every answer checked against what is true at that moment.
 //!
 //! Five nodes, each behind a proxy: two with a table that does not change, two with an embedded broker whose real MQTT
-//! clients come and go, one with synthetic clients that keep reconnecting. While they are asked for everything there is
-//! ([`Asker`](rollcall_tests::asker::Asker), [`live`], [`churning`]), processes stand still, crash and come back, and links stall,
-//! slow down and break ([`chaos`]). In the end there must be no wrong answer, no descriptor more than at the start, and
-//! memory that does not grow ([`watch`]).
+//! clients come and go, one with synthetic clients that keep reconnecting. Gateway and nodes speak mutual TLS. While they are asked for
+//! everything there is ([`Asker`](rollcall_tests::asker::Asker), [`live`], [`churning`]) and their events are followed
+//! ([`following`]), processes stand still, crash and come back, and links stall, slow down and break ([`chaos`]). In the end there must be
+//! no wrong answer, no event that is missing, no descriptor more than at the start, and memory that does not grow ([`watch`]).
 //!
 //! Run it with `tests/soak/run`; the faults group of `tests/run` runs it for a minute.
 
@@ -23,6 +23,7 @@ use rollcall_tests::wait::pause;
 mod bed;
 mod chaos;
 mod churning;
+mod following;
 mod live;
 mod watch;
 
@@ -70,11 +71,12 @@ fn main() -> ExitCode {
     let bed = bed::Bed::new(&mut random, minutes);
     let gateway = bed.gateway.address();
     let live = live::Live::new(&bed);
+    let following = following::Following::begin(&bed);
     let mut watch = watch::Watch::new();
     watch.begin(&bed);
     let over = AtomicBool::new(false);
     let mut told = chaos::Told::default();
-    std::thread::scope(|scope| {
+    let followed = std::thread::scope(|scope| {
         let (bed, live, over) = (&bed, &live, &over);
         for _ in 0..3 {
             let mut asker = bed.asked.asker(gateway, StdRng::seed_from_u64(random.random()), false);
@@ -94,6 +96,7 @@ fn main() -> ExitCode {
         scope.spawn(move || live.check(bed, &mut checking, over));
         let mut reading = StdRng::seed_from_u64(random.random());
         scope.spawn(move || churning::check(bed, &mut reading, over));
+        let following = scope.spawn(move || following.follow(bed, over));
         let mut faults = StdRng::seed_from_u64(random.random());
         let chaos = scope.spawn(move || {
             let mut told = chaos::Told::default();
@@ -109,9 +112,11 @@ fn main() -> ExitCode {
         }
         over.store(true, Ordering::Relaxed);
         told = chaos.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        following.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     drop(live);
     let failures = watch.end(&bed);
+    drop(followed);
 
     let mut requests = Table::new(&["requests", "whole", "partial", "refused", "slowest ms"]);
     for kind in Kind::ALL {
