@@ -14,6 +14,8 @@ use rollcall_tests::sandbox::{Agent, BASE, Gateway};
 use rollcall_tests::wait::eventually;
 use rollcall_tests::written::Written;
 
+mod plugin;
+
 const GATEWAY: &str = "rollcall-gateway";
 const AGENT: &str = "rollcall-agent";
 
