@@ -15,7 +15,8 @@ use crate::http::{Answer, Answered};
 use crate::truth::{Session, Truth, Version, Window};
 use crate::world::State;
 
-/// A list's order.
+/// A list's order. By whether they are connected clients change their places meanwhile, as they do by all that a new
+/// connection brings; by the others they stay where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sort {
     Clientid,
@@ -24,11 +25,19 @@ pub(crate) enum Sort {
     Node,
     CreatedAt,
     ExpiryInterval,
+    Connected,
 }
 
 impl Sort {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Clientid, Self::Username, Self::Zone, Self::Node, Self::CreatedAt, Self::ExpiryInterval];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Clientid,
+        Self::Username,
+        Self::Zone,
+        Self::Node,
+        Self::CreatedAt,
+        Self::ExpiryInterval,
+        Self::Connected,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -38,17 +47,20 @@ impl Sort {
             Self::Node => "node",
             Self::CreatedAt => "created_at",
             Self::ExpiryInterval => "expiry_interval",
+            Self::Connected => "connected",
         }
     }
 
-    fn compare(self, a: &Session, b: &Session, (on_a, on_b): (&str, &str)) -> Ordering {
+    fn compare(self, at_a: At<'_>, at_b: At<'_>) -> Ordering {
+        let (a, b) = (at_a.session, at_b.session);
         match self {
             Self::Clientid => a.clientid.cmp(&b.clientid),
             Self::Username => a.username.cmp(&b.username),
             Self::Zone => a.zone.cmp(b.zone),
-            Self::Node => on_a.cmp(on_b),
+            Self::Node => at_a.node.cmp(at_b.node),
             Self::CreatedAt => a.created_ms.cmp(&b.created_ms),
             Self::ExpiryInterval => a.uid.cmp(&b.uid),
+            Self::Connected => at_a.is_connected.cmp(&at_b.is_connected),
         }
     }
 }
@@ -115,23 +127,31 @@ impl Selection {
             && self.connected.is_none_or(|connected| version.is_connected == connected)
     }
 
+    /// Whether a session that was there all the time kept its place in the order.
+    fn keeps_place(&self, session: &Session, window: Window) -> bool {
+        let mut states = session.within(window).map(|version| version.is_connected);
+        let first = states.next();
+        self.sort != Sort::Connected || states.all(|state| Some(state) == first)
+    }
+
     /// The total order of the API: the sorted field, absent last, then client id and node.
     fn order(&self, a: At<'_>, b: At<'_>) -> Ordering {
         let (x, y) = (a.session, b.session);
         let is_absent = |session: &Session| self.sort == Sort::Username && session.username.is_none();
         let by_field = is_absent(x).cmp(&is_absent(y)).then_with(|| {
-            let order = self.sort.compare(x, y, (a.node, b.node));
+            let order = self.sort.compare(a, b);
             if self.descending { order.reverse() } else { order }
         });
         by_field.then_with(|| x.clientid.cmp(&y.clientid)).then_with(|| a.node.cmp(b.node))
     }
 }
 
-/// A session under the name of its node.
+/// A session under the name of its node, as it was at some moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct At<'a> {
     pub(crate) session: &'a Session,
     pub(crate) node: &'a str,
+    pub(crate) is_connected: bool,
 }
 
 /// Who answered, as the answer has it.
@@ -191,7 +211,11 @@ impl Nodes {
                     .filter(|session| {
                         session.throughout(window, |version| selection.matches(session, version))
                     })
-                    .map(|session| At { session, node: &occupant.name }),
+                    .map(|session| {
+                        let is_connected =
+                            session.within(window).next().is_some_and(|version| version.is_connected);
+                        At { session, node: &occupant.name, is_connected }
+                    }),
             );
         }
         owed
@@ -250,7 +274,7 @@ fn rows<'a>(
         if let Some(known) = state.kicks.confirmed.get(&uid).filter(|known| **known <= window.from) {
             wrong.push(format!("{} is shown though its kick was confirmed at {known} ms", session.clientid));
         }
-        shown.push(At { session, node });
+        shown.push(At { session, node, is_connected: is_connected == Some(true) });
     }
     if !shown.is_sorted_by(|a, b| selection.order(*a, *b).is_lt()) {
         wrong.push("the rows are not strictly increasing".to_owned());
@@ -289,9 +313,13 @@ pub(crate) fn list(
     if uids.len() as u64 > limit {
         wrong.push(format!("{} rows where {limit} were asked for", uids.len()));
     }
-    if !is_consistent {
+    // Where a list or a cursor begins it goes on by keys, whatever nodes do meanwhile; a page by number may say that it
+    // is not what it would have been at any moment.
+    let goes_by_keys = matches!(place, Place::Cursor { .. } | Place::Page { page: 1, .. });
+    if !is_consistent && !goes_by_keys {
         return None;
     }
+    let owed: Vec<At<'_>> = owed.into_iter().filter(|at| selection.keeps_place(at.session, window)).collect();
     let is_shown = |at: &&At<'_>| uids.contains(&at.session.uid);
     if let (Some(&first), Some(&last)) = (shown.first(), shown.last()) {
         let inside = |at: &&At<'_>| {
@@ -319,8 +347,11 @@ pub(crate) fn list(
             wrong.push(format!("{owed_before} clients stand before the page, which begins behind {offset}"));
         }
         let may_be_before = |session: &&Session| {
-            let mut names = truth.names(session.broker, window).into_iter();
-            names.any(|node| before(&At { session, node }))
+            let names = truth.names(session.broker, window);
+            session.within(window).any(|version| {
+                let is_connected = version.is_connected;
+                names.iter().any(|node| before(&At { session, node, is_connected }))
+            })
         };
         let most_before = possible.iter().copied().filter(may_be_before).count() as u64;
         if !shown.is_empty() && most_before < offset {
@@ -344,13 +375,15 @@ pub(crate) fn walk(state: &State, window: Window, selection: &Selection, seen: &
         let slots = 0..state.truth.occupants.len();
         let mut stable = slots.filter_map(|slot| state.truth.stable(slot, window));
         if let Some(session) = state.truth.session(uid)
+            && selection.keeps_place(session, window)
             && stable.any(|occupant| occupant.broker == session.broker)
         {
             wrong.push(format!("a walk shows {} twice", session.clientid));
         }
     }
     let whole = Nodes::whole();
-    for owed in whole.owed(&state.truth, window, selection) {
+    let owed = whole.owed(&state.truth, window, selection).into_iter();
+    for owed in owed.filter(|at| selection.keeps_place(at.session, window)) {
         if !unique.contains(&owed.session.uid) {
             wrong.push(format!("a walk skipped {}, who stayed", owed.session.clientid));
         }
@@ -428,8 +461,10 @@ pub(crate) fn ndjson(state: &State, answered: &Answered, selection: &Selection, 
         wrong.push(format!("{} rows over the line {end}", shown.len()));
     }
     // A node that failed midway ends the export, and nothing tells it from one that failed before.
-    let covers =
-        |at: &At<'_>| is_complete || shown.last().is_some_and(|last| selection.order(*at, *last).is_lt());
+    let covers = |at: &At<'_>| {
+        let is_before = |last: &At<'_>| selection.order(*at, *last).is_lt();
+        is_complete || selection.keeps_place(at.session, window) && shown.last().is_some_and(is_before)
+    };
     for owed in nodes.owed(truth, window, selection).into_iter().filter(covers) {
         if !shown.iter().any(|at| at.session.uid == owed.session.uid) {
             wrong.push(format!("an export without {}, who was there all the time", owed.session.clientid));

@@ -16,7 +16,7 @@
 //!   nor one that began after the kick's answer, nor two for one kick ([`kicks`]);
 //! - a bulk kick tells of every client asked for once, by filter of all that matched and of no others; who is told as not
 //!   kicked was not and is not, "unknown" has a cause, and what is refused as a whole has kicked nobody;
-//! - a walk by cursor in which every node answered skips nobody who stayed and shows nobody twice;
+//! - a walk by cursor in which every node answered skips nobody who stayed in place and shows nobody of them twice;
 //! - an export that lacks rows does not look whole;
 //! - in the end, with every fault mended, every gateway shows exactly what is so and has no more tasks than before, agents
 //!   have no call in flight, and nothing has panicked.

@@ -1,7 +1,7 @@
 //! What is read is what the API says, in every form.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::process::Stdio;
 
 use rollcall_tests::mqtt::{Client, Connect};
@@ -104,6 +104,48 @@ fn all_pages_are_the_export_in_every_form() {
     assert_eq!(ask(&cluster, &["clients", "--all", "--limit", "100", "-o", "csv"]).whole(), csv);
     let csv = ask(&cluster, &["clients", "--limit", "1", "-o", "csv", "--fields", "node,clientid"]);
     assert!(csv.out.starts_with("node,clientid\r\n") && csv.out.lines().count() == 2, "{csv:?}");
+}
+
+/// A gateway that gives these answers, one a connection.
+fn answering(answers: Vec<Value>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let body = answer.to_string();
+            let length = body.len();
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n";
+            write!(stream, "{head}content-length: {length}\r\n\r\n{body}").unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn a_walk_of_which_one_page_is_not_consistent_is_not() {
+    let page = |clientid: &str, cursor: &str, consistent: bool| {
+        let nodes = json!({"total": 1, "answered": 1, "failed": []});
+        json!({
+            "code": 0, "data": [{"clientid": clientid, "node": "a@h"}],
+            "meta": {"limit": 1, "hasnext": !cursor.is_empty(), "cursor": cursor, "count": 3,
+                     "consistent": consistent, "nodes": nodes},
+        })
+    };
+    let pages = || vec![page("a", "x", true), page("b", "y", false), page("c", "", true)];
+    let walk =
+        |format: &str| run(to(answering(pages()), &["clients", "--all", "--limit", "1", "-o", format]));
+    let whole: Value = serde_json::from_str(&walk("json").whole()).unwrap();
+    assert_eq!((whole["data"].as_array().unwrap().len(), &whole["meta"]["consistent"]), (3, &json!(false)));
+    let table = walk("table");
+    assert_eq!((table.status, table.out.lines().count()), (0, 4), "{table:?}");
+    assert!(table.err.starts_with("warning: nodes changed while a page was read"), "{table:?}");
 }
 
 #[test]
