@@ -24,6 +24,13 @@ fn named() -> Vec<[String; 3]> {
         .collect()
 }
 
+/// The files of a module: its own, and those of the modules in it.
+fn files(place: &Path, module: &str) -> Vec<PathBuf> {
+    let inner = std::fs::read_dir(place.join(module)).into_iter().flatten();
+    let inner = inner.map(|entry| entry.unwrap().path());
+    inner.chain([place.join(format!("{module}.rs"))]).collect()
+}
+
 #[test]
 fn every_test_that_the_document_names_exists_and_no_test_of_faults_is_left_out() {
     let named = named();
@@ -37,7 +44,7 @@ fn every_test_that_the_document_names_exists_and_no_test_of_faults_is_left_out()
             "unit" => &["gateway/src", "gateway/src/http", "proto/trust/src"],
             other => panic!("docs/faults.md: {other} is none of the places it explains"),
         };
-        let mut paths = places.iter().map(|place| workspace().join(place).join(format!("{file}.rs")));
+        let mut paths = places.iter().flat_map(|place| files(&workspace().join(place), file));
         let has = |path: PathBuf| {
             std::fs::read_to_string(path).is_ok_and(|source| source.contains(&format!("fn {name}(")))
         };
