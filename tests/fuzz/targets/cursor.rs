@@ -14,8 +14,8 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use rollcall_fuzz::clients;
 use rollcall_gateway::page::cursor::{Fingerprint, InvalidCursor, MAX_LENGTH, Position, decode, encode};
-use rollcall_proto::v1::{Filter, Key, key};
 use rollcall_proto::Order;
+use rollcall_proto::v1::{Filter, Key, key};
 
 /// The longest name of a node that the gateway takes from an answer.
 const MOST_NODE_NAME: usize = 128;
