@@ -2,5 +2,6 @@
 
 pub mod clients;
 pub mod file;
+pub mod grpc;
 pub mod mutate;
 pub mod parameters;
